@@ -1,0 +1,87 @@
+"""The interface of any frame-prediction model: loss, exact log-probability, sampling."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from transframer.frames import Episode, Frame
+
+
+@dataclass
+class Loss:
+    """What a training step needs and what it logs.
+
+    Attributes:
+        total: the scalar to differentiate.
+        nats: per episode, the nats of the events that were scored (one chunk of the frame), detached.
+        events: per episode, how many events that was (triples, and the stop).
+        parts: the same nats by head ("channel", "position", "value").
+    """
+
+    total: Float[Tensor, ""]
+    nats: Float[Tensor, " b"]
+    events: Int[Tensor, " b"]
+    parts: dict[str, Float[Tensor, " b"]]
+
+
+@dataclass
+class Samples:
+    """Frames drawn from the model, in the order of the episodes.
+
+    Attributes:
+        frames: the predicted frames, annotated by each episode's query.
+        log_prob: nats of each drawn frame under the model itself (temperature 1, no truncation).
+        tokens: triples in each frame, the stop not counted.
+    """
+
+    frames: list[Frame]
+    log_prob: Float[Tensor, " b"]
+    tokens: Int[Tensor, " b"]
+
+
+class FramePredictor(nn.Module, abc.ABC):
+    """Learns p(target frame | context frames, query annotation). Any model of this interface can be
+    trained, benchmarked and used for any task."""
+
+    @abc.abstractmethod
+    def collate(self, episodes: Sequence[Episode]) -> Any:
+        """Episodes of one frame size as a batch of CPU tensors with a method `to(device)`; needs no
+        weights, so that it may run in a data-loading worker."""
+
+    @abc.abstractmethod
+    def loss(self, batch: Any, generator: torch.Generator) -> Loss:
+        """The training loss of a collated batch whose episodes all have targets.
+
+        Args:
+            generator: a CPU generator, for what training draws at random (chunks, dropout).
+        """
+
+    @abc.abstractmethod
+    def log_prob(self, episodes: Sequence[Episode]) -> Float[Tensor, " b"]:
+        """Nats of each episode's target frame as coded by its codec settings, exact."""
+
+    @abc.abstractmethod
+    def sample(
+        self,
+        episodes: Sequence[Episode],
+        *,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Samples:
+        """Draws one frame per episode; temperature 0 is greedy and needs no generator."""
+
+    @torch.no_grad()
+    def posterior(self, episode: Episode, candidates: Sequence[Frame]) -> Float[Tensor, " k"]:
+        """The probability of each candidate target frame, normalised over the candidates."""
+        from dataclasses import replace
+
+        episodes = [replace(episode, target=frame) for frame in candidates]
+        return torch.softmax(self.log_prob(episodes).double(), 0).float()

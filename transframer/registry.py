@@ -1,0 +1,1 @@
+"""Discovery of tasks: entry points, `--include` and `TRANSFRAMER_TASKS`, without importing until asked."""
