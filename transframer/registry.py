@@ -179,7 +179,6 @@ def _tasks_defined_by(source: str) -> dict[str, Origin]:
                     raise PluginError(
                         f"plugin {source}: {attribute} has no name", expected="`name: ClassVar[str]`"
                     )
-                target = f"{module.__name__}:{attribute}"
                 origin = Origin(source, f"{module.__name__}:{attribute}")
                 if found.setdefault(value.name, origin) != origin:
                     raise _clash(value.name, found[value.name], origin)
@@ -234,7 +233,8 @@ def _imported(module_name: str, source: str) -> ModuleType:
 
 def _clash(name: str, first: Origin, second: Origin) -> PluginError:
     return PluginError(
-        f"two tasks are named {name!r}: {first.target} of {first.source} and {second.target} of {second.source}",
+        f"two tasks are named {name!r}: {first.target} of {first.source} "
+        f"and {second.target} of {second.source}",
         next_step=f"rename one, uninstall one or leave it out of {VARIABLE} and --include",
     )
 
