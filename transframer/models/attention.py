@@ -1,0 +1,143 @@
+"""Attention layers of the decoders (causal, multi-query, cached) and of the encoder (all frames)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Mlp(nn.Sequential):
+    """Two linear layers around a GELU."""
+
+    def __init__(self, width: int, ratio: float) -> None:
+        hidden = int(width * ratio)
+        super().__init__(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+
+@dataclass
+class KeyValueCache:
+    """Keys and values of the past events of one layer, preallocated.
+
+    Attributes:
+        keys, values: b x capacity x head width.
+        length: events held so far.
+    """
+
+    keys: Tensor
+    values: Tensor
+    length: int = 0
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds b x l x d keys and values; returns all that are held."""
+        end = self.length + keys.shape[1]
+        self.keys[:, self.length : end] = keys
+        self.values[:, self.length : end] = values
+        self.length = end
+        return self.keys[:, :end], self.values[:, :end]
+
+    def select(self, rows: Tensor) -> None:
+        """Keeps only these rows of the batch."""
+        self.keys, self.values = self.keys[rows], self.values[rows]
+
+
+class MultiQueryAttention(nn.Module):
+    """Attention with several query heads and one key/value head (arXiv 1911.02150)."""
+
+    def __init__(self, width: int, heads: int, memory_width: int | None = None) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(memory_width or width, 2 * width // heads, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def project(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of a memory, each b x m x head width."""
+        keys, values = self.key_value(memory).chunk(2, dim=-1)
+        return keys, values
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+        b, n, width = x.shape
+        if causal or mask is not None:
+            query = self.query(x).view(b, n, self.heads, -1).transpose(1, 2)  # b heads n d
+            keys, values = (t.unsqueeze(1).expand(-1, self.heads, -1, -1) for t in (keys, values))
+            y = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, is_causal=causal)
+            return self.out(y.transpose(1, 2).reshape(b, n, width))
+        # Without a mask the heads are just more query rows of the one key/value head.
+        query = self.query(x).view(b, 1, n * self.heads, -1)
+        y = F.scaled_dot_product_attention(query, keys.unsqueeze(1), values.unsqueeze(1))
+        return self.out(y.view(b, n, width))
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, cross-attention to the encoder and an MLP, each behind a gate."""
+
+    def __init__(
+        self, width: int, heads: int, mlp_ratio: float, memory_width: int, gate_init: float, dropout: float
+    ) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.attention = MultiQueryAttention(width, heads)
+        self.cross_attention = MultiQueryAttention(width, heads, memory_width)
+        self.mlp = Mlp(width, mlp_ratio)
+        self.gates = nn.Parameter(torch.full((3,), gate_init))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        memory: tuple[Tensor, Tensor],
+        memory_mask: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """Applies the layer to b x l x width events, which follow those in the cache, if one is given.
+
+        Args:
+            memory: keys and values from `cross_attention.project`.
+            memory_mask: b x m, true where the memory is real; None where all of it is.
+        """
+        gates = self.gates.unbind()
+        y = self.norms[0](x)
+        keys, values = self.attention.project(y)
+        mask = None
+        if cache is not None:
+            past = cache.length
+            keys, values = cache.append(keys, values)
+            if x.shape[1] > 1:
+                mask = torch.ones(x.shape[1], past + x.shape[1], dtype=torch.bool, device=x.device).tril(past)
+        causal = cache is None and x.shape[1] > 1
+        x = x + gates[0] * self.dropout(self.attention(y, keys, values, mask, causal))
+        cross_mask = None if memory_mask is None else memory_mask[:, None, None]
+        y = self.cross_attention(self.norms[1](x), *memory, cross_mask, False)
+        x = x + gates[1] * self.dropout(y)
+        return x + gates[2] * self.dropout(self.mlp(self.norms[2](x)))
+
+
+class FrameAttention(nn.Module):
+    """Self-attention over all cells of all frames of an episode; frames come packed, not padded."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(self, x: Tensor, slots: Tensor) -> Tensor:
+        """Attends among frames x, f x m x width.
+
+        Args:
+            slots: b x n, the packed index of each episode's frames, f where it has fewer than n.
+        """
+        f, m, width = x.shape
+        b, n = slots.shape
+        packed = self.query_key_value(x)
+        padded = torch.cat([packed, packed.new_zeros(1, m, 3 * width)])[slots]  # b n m 3*width
+        q, k, v = padded.view(b, n * m, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # b heads n*m d
+        real = slots < f
+        mask = real.repeat_interleave(m, 1)[:, None, None]  # b 1 1 n*m
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=None if bool(real.all()) else mask)
+        y = y.transpose(1, 2).reshape(b * n, m, width)[real.flatten()]
+        # `real` keeps episode-major order; put the frames back where they were packed.
+        return self.out(torch.empty_like(y).index_copy(0, slots[real], y))

@@ -1,0 +1,93 @@
+"""How a frame's events are cut into chunks, and which of them training visits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from transframer.codec import Tokens
+from transframer.models.decoder import STOP
+
+
+@dataclass
+class Chunk:
+    """One chunk of each of b episodes, padded to the longest.
+
+    Attributes:
+        channel, position, value: b x l events; the stop has position 0 and value 1, padding too.
+        scored: b x l, true for events that are predicted here (not given as overlap, not padding).
+        last_channel, last_position: b, the pair before the chunk; (0, -1) before the first.
+        start: b, events of the frame before the chunk.
+    """
+
+    channel: Tensor
+    position: Tensor
+    value: Tensor
+    scored: Tensor
+    last_channel: Tensor
+    last_position: Tensor
+    start: Tensor
+
+    def rows(self, index: Tensor) -> Chunk:
+        """These episodes, padded no longer than the longest of them needs."""
+        length = int(self.scored[index].long().mul(torch.arange(1, self.scored.shape[1] + 1, device=index.device)).max())
+        events = (t[index, :length] for t in (self.channel, self.position, self.value, self.scored))
+        return Chunk(*events, *(t[index] for t in (self.last_channel, self.last_position, self.start)))
+
+
+def chunk_count(length: Tensor, events: int, overlap: int) -> Tensor:
+    """Chunks needed for frames of `length` triples, whose events are the triples and the stop.
+
+    Chunk k starts at event k * (events - overlap); each but the first is given its first `overlap` events.
+
+    >>> chunk_count(torch.tensor([0, 9, 10, 16, 17]), 10, 3).tolist()
+    [1, 1, 2, 2, 3]
+    """
+    stride = events - overlap
+    return ((length + 1 - events).clamp(min=0) + stride - 1) // stride + 1
+
+
+def draw_chunk(count: Tensor, generator: torch.Generator) -> Tensor:
+    """Draws one chunk of each frame, early ones more often: weight max((1 - k / count) ** 3, 0.1).
+
+    The paper's bias (arXiv 2203.09494): later chunks refine what the early ones decided.
+    """
+    k = torch.arange(int(count.max()), device="cpu")
+    weight = (1 - k / count.cpu()[:, None]).clamp(min=0) ** 3
+    weight = weight.clamp(min=0.1) * (k < count.cpu()[:, None])
+    return torch.multinomial(weight, 1, generator=generator)[:, 0].to(count.device)
+
+
+def cut(tokens: Tokens, index: Tensor, events: int, overlap: int, max_value: int) -> Chunk:
+    """Chunk number `index` (b) of each frame.
+
+    Args:
+        tokens: the frames' triples; values are clipped to max_value.
+    """
+    device = tokens.channel.device
+    start = index * (events - overlap)
+    at = start[:, None] + torch.arange(events, device=device)  # b l
+    padded = torch.nn.functional.pad
+    inside = at < tokens.length[:, None]
+    at_clamped = at.clamp(max=tokens.channel.shape[1])  # one column of padding stands for all past the end
+
+    def pick(values: Tensor, outside: int) -> Tensor:
+        return padded(values, (0, 1)).gather(1, at_clamped).long().masked_fill(~inside, outside)
+
+    before = (start - 1).clamp(min=0)[:, None]
+
+    def pick_before(values: Tensor, first: int) -> Tensor:
+        picked = padded(values, (0, 1)).gather(1, before)[:, 0].long()
+        return torch.where(start > 0, picked, first)
+
+    return Chunk(
+        channel=pick(tokens.channel, STOP),
+        position=pick(tokens.position, 0),
+        value=pick(tokens.value, 1).clamp(-max_value, max_value),
+        scored=(at <= tokens.length[:, None]) & (at >= start[:, None] + torch.where(index > 0, overlap, 0)[:, None]),
+        last_channel=pick_before(tokens.channel, 0),
+        last_position=pick_before(tokens.position, -1),
+        start=start,
+    )

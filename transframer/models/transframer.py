@@ -1,0 +1,203 @@
+"""The Transframer (arXiv 2203.09494): multi-frame U-Net, three stacked decoders, chunks of triples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from transframer.codec import (
+    N_CHANNELS,
+    Tokens,
+    dct_from_image,
+    grid_from_image,
+    grid_from_tokens,
+    legal_mask,
+    quantisation,
+    tokens_from_grid,
+)
+from transframer.errors import DataError
+from transframer.frames import Episode
+from transframer.models.annotations import AxialPositions
+from transframer.models.batch import Batch, collate
+from transframer.models.chunks import Chunk, chunk_count, cut, draw_chunk
+from transframer.models.decoder import Context, TripleDecoder
+from transframer.models.presets import TransframerConfig
+from transframer.models.unet import MultiFrameUNet
+from transframer.predictor import FramePredictor, Loss, Samples
+
+# Chunks of a batch differ in length from one event to hundreds; each of these groups is padded by itself.
+_LENGTH_GROUPS = (8, 48)
+
+
+class Transframer(FramePredictor, PyTorchModelHubMixin):
+    """One generative model for every task: p(target frame | context frames, query annotation).
+
+    Args:
+        config: the settings; `tasks` and `kinds` name what the model embeds.
+    """
+
+    def __init__(self, config: TransframerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = MultiFrameUNet(config)
+        self.decoder = TripleDecoder(config)
+        self.cell_positions = AxialPositions(config.width)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.decoder.start.device
+
+    def collate(self, episodes: Sequence[Episode]) -> Batch:
+        """Episodes of one size, a multiple of 16, as a batch on the CPU."""
+        return collate(episodes, self.config.tasks, self.config.kinds)
+
+    # -- encoding -----------------------------------------------------------------------------------------
+
+    def tokens(self, batch: Batch) -> Tokens:
+        """The triples of the targets as the model codes them: values clipped to `max_value`.
+
+        Raises:
+            DataError: the batch has no targets.
+        """
+        if batch.target is None:
+            raise DataError("episodes without target frames", expected="a target in every episode")
+        grid = grid_from_image(batch.target, batch.codec, batch.reference)
+        return tokens_from_grid(grid, self.config.max_value)
+
+    @torch.no_grad()
+    def dct_images(self, batch: Batch) -> dict[str, Tensor]:
+        """DCT-images of the context frames and of the reference, in amplitudes, chroma in every cell."""
+        every_cell = torch.zeros(len(batch.images), dtype=torch.bool)
+        blank = ~batch.has_reference[:, None, None, None]
+        context = dct_from_image(batch.images, every_cell)
+        reference = dct_from_image(batch.reference, every_cell[:1].expand(len(batch)))
+        return {"context": context, "reference": reference.masked_fill(blank, 0.0)}
+
+    def encode(self, batch: Batch, dct: dict[str, Tensor], partial: Tensor, start_channel: Tensor) -> Context:
+        """Runs the U-Net and prepares what the decoders need of it.
+
+        Args:
+            dct: from `dct_images`.
+            partial: the target's grid as decoded so far, b x 192 x gy x gx, quantised.
+            start_channel: b, the channel of the last event so far; 0 before the first.
+        """
+        quality = torch.tensor([settings.quality for settings in batch.codec], device=partial.device)
+        amplitude = partial * quantisation(quality)[..., None, None]
+        x = self.encoder(batch, {**dct, "partial": amplitude}, start_channel)
+        frames = len(batch.images)
+        cells = x[frames:]
+        memory, memory_mask = cells, None
+        if self.config.memory == "all":
+            m = x.shape[1]
+            memory = torch.cat([x, x.new_zeros(1, m, x.shape[2])])[batch.slots].flatten(1, 2)
+            memory_mask = (batch.slots < len(x)).repeat_interleave(m, 1)
+        keys_values = [
+            [layer.cross_attention.project(memory) for layer in stack] for stack in self.decoder.stacks
+        ]
+        grid = (partial.shape[2], partial.shape[3])
+        positions = self.cell_positions(grid, x.device)
+        legal, last_legal = _legal(batch, grid)
+        pointer_keys = self.decoder.pointer_key(cells) + positions
+        return Context(cells, keys_values, memory_mask, positions, pointer_keys, legal, last_legal)
+
+    def encode_chunk(self, batch: Batch, dct: dict[str, Tensor], tokens: Tokens, chunk: Chunk) -> Context:
+        """Encodes with the triples before a chunk as the partial target."""
+        before = Tokens(tokens.channel, tokens.position, tokens.value, torch.minimum(chunk.start, tokens.length))
+        height, width = batch.images.shape[2:]
+        partial = grid_from_tokens(before, (height // 8, width // 8))
+        return self.encode(batch, dct, partial, chunk.last_channel)
+
+    # -- scoring ------------------------------------------------------------------------------------------
+
+    def score_chunk(self, context: Context, chunk: Chunk) -> dict[str, Float[Tensor, " b"]]:
+        """Nats of each chunk's scored events, by head."""
+        parts = {name: torch.zeros(len(chunk.start), device=chunk.start.device) for name in _PARTS}
+        length = chunk.scored.long().mul(torch.arange(1, chunk.scored.shape[1] + 1, device=chunk.start.device))
+        length = length.amax(1)
+        edges = (0, *_LENGTH_GROUPS, chunk.scored.shape[1])
+        for shortest, longest in zip(edges, edges[1:], strict=False):
+            rows = ((length > shortest) & (length <= longest)).nonzero()[:, 0]
+            if not len(rows):
+                continue
+            group = chunk.rows(rows)
+            nats = self.decoder(
+                context if len(rows) == len(length) else context.select(rows),
+                group.channel,
+                group.position,
+                group.value,
+                group.last_channel,
+                group.last_position,
+            )
+            for name in _PARTS:
+                parts[name] = parts[name].index_add(0, rows, (nats[name] * group.scored).sum(1))
+        return parts
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> Loss:
+        """Nats of one chunk of each episode, drawn with a bias to the early ones."""
+        tokens = self.tokens(batch)
+        events, overlap = self.config.chunk_events, self.config.chunk_overlap
+        index = draw_chunk(chunk_count(tokens.length, events, overlap), generator)
+        chunk = cut(tokens, index, events, overlap, self.config.max_value)
+        context = self.encode_chunk(batch, self.dct_images(batch), tokens, chunk)
+        parts = self.score_chunk(context, chunk)
+        nats = sum(parts.values())
+        scored = chunk.scored.sum(1)
+        total = (nats / scored**self.config.length_power).mean()
+        return Loss(total, nats.detach(), scored, {name: part.detach() for name, part in parts.items()})
+
+    @torch.no_grad()
+    def log_prob(self, episodes: Sequence[Episode]) -> Float[Tensor, " b"]:
+        """Nats of each episode's whole target frame, chunk by chunk as sampling would draw it.
+
+        Exact for the frame as coded: where a coefficient exceeds `max_value`, for the clipped one.
+        """
+        training = self.training
+        self.eval()
+        batch = self.collate(episodes).to(self.device)
+        tokens, dct = self.tokens(batch), self.dct_images(batch)
+        events, overlap = self.config.chunk_events, self.config.chunk_overlap
+        count = chunk_count(tokens.length, events, overlap)
+        total = torch.zeros(len(batch), device=self.device)
+        for k in range(int(count.max())):
+            chunk = cut(tokens, torch.full_like(count, k), events, overlap, self.config.max_value)
+            chunk.scored &= (k < count)[:, None]
+            context = self.encode_chunk(batch, dct, tokens, chunk)
+            total -= sum(self.score_chunk(context, chunk).values())
+        self.train(training)
+        return total
+
+    @torch.no_grad()
+    def sample(
+        self,
+        episodes: Sequence[Episode],
+        *,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Samples:
+        """Draws frames chunk by chunk; see `transframer.sampling.Sampler`."""
+        from transframer.sampling import Sampler
+
+        return Sampler(self, temperature=temperature, top_p=top_p, generator=generator).sample(episodes)
+
+
+_PARTS = ("channel", "position", "value")
+
+
+def _legal(batch: Batch, grid: tuple[int, int]) -> tuple[Tensor, Int[Tensor, "b 193"]]:
+    """The cells each channel has, and the last of them; the stop may follow itself, which is padding."""
+    positions = grid[0] * grid[1]
+    device = batch.images.device
+    kinds = [settings.subsampling for settings in batch.codec]
+    known = sorted(set(kinds))
+    legal = torch.stack([nn.functional.pad(legal_mask(grid, kind), (0, 0, 0, 1)) for kind in known]).to(device)
+    order = torch.arange(1, positions + 1, device=device)
+    last = (legal * order).amax(-1) - 1
+    last[:, N_CHANNELS] = positions
+    pick = torch.tensor([known.index(kind) for kind in kinds], device=device)
+    return legal[pick], last[pick]

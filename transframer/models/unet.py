@@ -1,0 +1,158 @@
+"""The multi-frame U-Net over DCT-images: convolutions per frame, attention across frames."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from timm.layers import ScaledStdConv2d
+from timm.models.nfnet import NormFreeBlock, _nonlin_gamma
+from torch import Tensor, nn
+
+from transframer.codec import N_CHANNELS, channel_zigzag
+from transframer.models.annotations import AnnotationEmbedding, AxialPositions
+from transframer.models.attention import FrameAttention, Mlp
+from transframer.models.batch import Batch
+from transframer.models.presets import TransframerConfig
+
+_conv = partial(ScaledStdConv2d, gamma=_nonlin_gamma["silu"], eps=1e-5)
+_norm_free_block = partial(
+    NormFreeBlock, bottle_ratio=0.5, reg=False, extra_conv=True, act_layer=nn.SiLU, conv_layer=_conv
+)
+
+
+class EncoderBlock(nn.Module):
+    """Normaliser-free convolutions per frame, then self-attention across frames, then an MLP."""
+
+    def __init__(self, width: int, config: TransframerConfig) -> None:
+        super().__init__()
+        self.convolution = _norm_free_block(width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.attention = FrameAttention(width, config.heads)
+        self.mlp = Mlp(width, config.mlp_ratio)
+        self.gates = nn.Parameter(torch.full((2,), config.gate_init))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, slots: Tensor) -> Tensor:
+        """Mixes frames x, f x c x gy x gx; `slots` says which belong to one episode."""
+        x = self.convolution(x)
+        shape = x.shape
+        cells = x.flatten(2).transpose(1, 2)  # f m c
+        gates = self.gates.unbind()
+        cells = cells + gates[0] * self.dropout(self.attention(self.norms[0](cells), slots))
+        cells = cells + gates[1] * self.dropout(self.mlp(self.norms[1](cells)))
+        return cells.transpose(1, 2).reshape(shape)
+
+
+class PixelStem(nn.Module):
+    """Convolutions from pixels to the block grid, finer than one cell per block.
+
+    The target slot has no pixels yet: it receives the context frames' features at a quarter of the
+    resolution, summed with weights that each frame's annotation gives, so that it starts from an image
+    aligned with its own cells, and time annotations can make it a difference of frames. The sum does not
+    depend on the order of the frames.
+    """
+
+    def __init__(self, widths: tuple[int, int], width: int, annotation_width: int) -> None:
+        super().__init__()
+        half, quarter = widths
+        self.fine = nn.Sequential(
+            nn.Conv2d(3, half, 4, 2, 1), nn.SiLU(), _conv(half, quarter, 3, 2, padding=1), nn.SiLU()
+        )
+        self.weigh = nn.Linear(annotation_width, 2 * quarter)
+        self.fused = nn.Sequential(
+            _conv(quarter, quarter, 3), nn.SiLU(), _conv(quarter, quarter, 3), nn.SiLU()
+        )
+        self.coarse = _conv(quarter, width, 3, 2, padding=1)
+
+    def forward(self, images: Tensor, annotation: Tensor, episode: Tensor, episodes: int) -> Tensor:
+        """Stem features of context frames (f) and target slots (b), (f + b) x width x gy x gx."""
+        x = self.fine((images.float() - 127.5) / 64.0)  # f quarter h/4 w/4
+        scale, shift = self.weigh(annotation)[..., None, None].chunk(2, 1)
+        weighted = x * (1 + scale) + shift
+        count = torch.bincount(episode, minlength=episodes).to(x.dtype)
+        fused = x.new_zeros(episodes, *x.shape[1:]).index_add_(0, episode, weighted.to(x.dtype))
+        fused = fused / count[:, None, None, None].sqrt()
+        return self.coarse(torch.cat([x, fused + self.fused(fused)]))
+
+
+class MultiFrameUNet(nn.Module):
+    """Encodes context frames, annotations and the partial target into features per 8 x 8 block."""
+
+    def __init__(self, config: TransframerConfig) -> None:
+        super().__init__()
+        widths = config.encoder_widths
+        width = widths[0]
+        self.annotations = AnnotationEmbedding(width, len(config.kinds), len(config.tasks))
+        self.positions = AxialPositions(width)
+        self.codec = nn.Linear(3, width)
+        self.progress = nn.Embedding(N_CHANNELS + 1, width)
+        self.context_dct = nn.Conv2d(N_CHANNELS, width, 1)
+        self.target_dct = nn.Conv2d(2 * N_CHANNELS, width, 1)
+        self.stem = PixelStem(config.pixel_stem, width, width) if config.pixel_stem else None
+        # Typical amplitude of a coefficient of natural images falls with its frequency.
+        self.register_buffer("dct_scale", _dct_scale()[:, None, None], persistent=False)
+        self.down = nn.ModuleList(
+            nn.ModuleList(EncoderBlock(w, config) for _ in range(n))
+            for w, n in zip(widths, config.encoder_blocks, strict=True)
+        )
+        self.to_coarser = nn.ModuleList(
+            _norm_free_block(fine, coarse, stride=2) for fine, coarse in zip(widths, widths[1:], strict=False)
+        )
+        self.up = nn.ModuleList(
+            nn.ModuleList(EncoderBlock(w, config) for _ in range(n))
+            for w, n in zip(widths[:-1], config.encoder_blocks[:-1], strict=True)
+        )
+        self.to_finer = nn.ModuleList(
+            nn.Conv2d(coarse, fine, 1) for fine, coarse in zip(widths, widths[1:], strict=False)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, batch: Batch, dct: dict[str, Tensor], start_channel: Tensor) -> Tensor:
+        """Features of every frame, context frames first, then one target slot per episode.
+
+        Args:
+            dct: DCT-images in codec channel order: "context" (f), and "partial" (the target's coefficients
+                decoded so far) and "reference" (b each); 192 x gy x gx, unquantised amplitudes.
+            start_channel: per episode, the channel at which the next chunk starts.
+
+        Returns:
+            (f + b) x gy*gx x width.
+        """
+        context = self.annotations.vector(batch.context, batch.task[batch.episode])
+        step = torch.tensor(
+            [[s.quality / 50 - 1, s.subsampling == "4:2:0", s.reference is not None] for s in batch.codec],
+            dtype=context.dtype,
+            device=context.device,
+        )
+        query = self.annotations.vector(batch.query, batch.task) + self.codec(step) + self.progress(start_channel)
+        target_dct = torch.cat([dct["partial"] * self.dct_scale, dct["reference"] * self.dct_scale], 1)
+        maps = torch.cat(
+            [
+                self.context_dct(dct["context"] * self.dct_scale) + self.annotations.map(batch.context),
+                self.target_dct(target_dct) + self.annotations.map(batch.query),
+            ]
+        )
+        x = maps + torch.cat([context, query])[..., None, None]
+        if self.stem is not None:
+            x = x + self.stem(batch.images, context, batch.episode, len(batch))
+        grid = (x.shape[2], x.shape[3])
+        x = x + self.positions(grid, x.device).T.view(1, -1, *grid)
+        skips = []
+        for level, blocks in enumerate(self.down):
+            if level:
+                skips.append(x)
+                x = self.to_coarser[level - 1](x)
+            for block in blocks:
+                x = block(x, batch.slots)
+        for level in reversed(range(len(self.up))):
+            finer = skips.pop()
+            x = nn.functional.interpolate(self.to_finer[level](x), size=finer.shape[2:], mode="nearest") + finer
+            for block in self.up[level]:
+                x = block(x, batch.slots)
+        return self.norm(x.flatten(2).transpose(1, 2))
+
+
+def _dct_scale() -> Tensor:
+    frequency = channel_zigzag.float().sqrt() * 1.4  # zigzag index k lies on diagonal ~ sqrt(2 k)
+    return (1 + frequency) ** 1.5 / 400
