@@ -1,0 +1,63 @@
+"""The settings of `transframer predict`; imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transframer.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """What is predicted, on which images, and how frames are drawn.
+
+    Attributes:
+        run: a run folder, or a folder of pretrained weights.
+        images: image files (PNG, JPEG, WebP, TIFF) or folders of them. A task that sees one image predicts
+            for each; a task that sees several takes them all together, in this order.
+        task: the task's registered name.
+        out: the folder for the predictions; made if missing.
+        samples_per_query: frames drawn for each query and combined into one prediction.
+        temperature: of sampling, 0 is greedy; by default 0 for one sample per query, 1 for several.
+        top_p: nucleus of each categorical distribution that is sampled from, in (0, 1].
+        seed: of sampling.
+        times: the time of each image, in any one unit, for tasks that know times.
+        query_time: the time asked for, in the same unit.
+        cameras: a JSON file with the camera of each image and the one asked for; see docs/data.md.
+        size_px: the longer side of the frames the model sees, a multiple of 16; by default the run's own.
+        batch_size: queries per forward pass.
+        device: "auto", "cpu", "cuda", "cuda:1", ...
+    """
+
+    run: str
+    images: tuple[str, ...]
+    task: str
+    out: str
+    samples_per_query: int = 1
+    temperature: float | None = None
+    top_p: float = 1.0
+    seed: int = 0
+    times: tuple[float, ...] | None = None
+    query_time: float | None = None
+    cameras: str | None = None
+    size_px: int | None = None
+    batch_size: int = 16
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("samples_per_query", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(str(getattr(self, name)), field=name, expected="at least 1")
+        if self.size_px is not None and (self.size_px < 16 or self.size_px % 16):
+            raise ConfigError(str(self.size_px), field="size_px", expected="a multiple of 16")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(str(self.top_p), field="top_p", expected="above 0, at most 1")
+        if self.temperature is not None and not 0 <= self.temperature < float("inf"):
+            raise ConfigError(str(self.temperature), field="temperature", expected="0 (greedy) or above")
+        if self.temperature == 0 and self.samples_per_query > 1:
+            raise ConfigError(
+                f"{self.samples_per_query} samples per query at temperature 0 are all the same frame",
+                field="temperature",
+                expected="above 0",
+                next_step="leave --temperature out, or set --samples-per-query 1",
+            )
