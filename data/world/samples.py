@@ -1,0 +1,125 @@
+"""Clips as samples of a task."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from transframer.data.world.draws import Draws
+from transframer.errors import ConfigError, DataError
+from transframer.frames import Camera
+from transframer.task import Clip
+
+if TYPE_CHECKING:
+    from transframer.data.world.world import Clips, World
+
+# What each key of the common vocabulary needs to have rendered.
+_LABEL_OF_KEY = {
+    "images": "rgb",
+    "target": "rgb",
+    "times": None,
+    "query_time": None,
+    "cameras": None,
+    "query_camera": None,
+    "label": None,
+    "mask": "mask",
+    "boxes": "boxes",
+    "box_labels": "boxes",
+    "depth_m": "depth_m",
+    "flow": "flow",
+    "flow_valid": "flow",
+}
+_TARGET_KEYS = frozenset({"target", "query_time", "query_camera"})
+
+
+def samples_of(
+    world: World, indices: Sequence[int] | Int[Tensor, " b"], sample_type: type, clip: Clip
+) -> list[dict[str, Any]]:
+    """See `World.samples`."""
+    keys = _checked_keys(sample_type, clip)
+    index = torch.as_tensor(indices, dtype=torch.int64, device=world.device)
+    # the picks have streams of their own, so that they say nothing about what the scene holds
+    draw = Draws(world.keys(index))
+    contexts = draw.choice("context", len(clip.context)).tolist()
+    targets = draw.choice("target", max(1, len(clip.target))).tolist()
+    # clips of one call have equally many frames, so one call per number of context images
+    groups: dict[int, list[int]] = defaultdict(list)
+    for row, pick in enumerate(contexts):
+        groups[len(clip.context[pick])].append(row)
+    samples: list[dict[str, Any]] = [{}] * len(index)
+    for count, rows in groups.items():
+        steps = [clip.context[contexts[r]] + clip.target[targets[r] : targets[r] + 1] for r in rows]
+        labels = {_LABEL_OF_KEY[key] for key in keys} - {None}
+        clips = world.at(index[rows], torch.tensor(steps, device=world.device), clip, labels)  # type: ignore[arg-type]
+        for row, sample in zip(rows, _split(clips, count, keys), strict=True):
+            samples[row] = sample
+    return samples
+
+
+def _checked_keys(sample_type: type, clip: Clip) -> list[str]:
+    keys = sorted(sample_type.__required_keys__ | sample_type.__optional_keys__)  # type: ignore[attr-defined]
+    unknown = [key for key in keys if key not in _LABEL_OF_KEY]
+    if unknown:
+        raise DataError(
+            f"the world has no {', '.join(unknown)}",
+            field=sample_type.__name__,
+            expected=f"keys out of {', '.join(_LABEL_OF_KEY)}",
+        )
+    frames = {frame for choice in (*clip.context, clip.target) for frame in choice}
+    if not all(clip.context) or not clip.context or not frames <= set(range(clip.frames)):
+        raise ConfigError(
+            f"context {clip.context} and target {clip.target} of a clip of {clip.frames} frames",
+            field="clip",
+            expected="choices of at least one context frame, all frames within the clip",
+        )
+    if _TARGET_KEYS.intersection(keys) and not clip.target:
+        raise DataError(
+            f"{', '.join(_TARGET_KEYS.intersection(keys))} of a clip without target frames",
+            field=sample_type.__name__,
+            next_step="name the target frames in the task's clip",
+        )
+    if {"flow", "flow_valid"}.intersection(keys) and any(c[1:2] != (c[0] + 1,) for c in clip.context):
+        raise DataError(
+            f"flow between context frames {clip.context}",
+            field=sample_type.__name__,
+            expected="a second context frame right after the first: flow is known between adjacent frames",
+        )
+    return keys
+
+
+def _split(clips: Clips, count: int, keys: list[str]) -> list[dict[str, Any]]:
+    """One sample per clip, whose first `count` frames are the context and whose next one, if any, the target."""
+    times, labels = clips.times_s.tolist(), clips.label.tolist()
+    samples = []
+    for row in range(len(labels)):
+
+        def camera(frame: int, row: int = row) -> Camera:
+            return Camera(clips.intrinsics[row, frame], clips.world_from_camera[row, frame])
+
+        sample: dict[str, Any] = {}
+        for key in keys:
+            if key == "images":
+                sample[key] = clips.rgb[row, :count]  # type: ignore[index]
+            elif key == "target":
+                sample[key] = clips.rgb[row, count]  # type: ignore[index]
+            elif key == "times":
+                sample[key] = clips.times_s[row, :count]
+            elif key == "query_time":
+                sample[key] = times[row][count]
+            elif key == "cameras":
+                sample[key] = [camera(frame) for frame in range(count)]
+            elif key == "query_camera":
+                sample[key] = camera(count)
+            elif key == "label":
+                sample[key] = labels[row]
+            elif key in ("boxes", "box_labels"):
+                sample[key] = getattr(clips, key)[row, 0][clips.box_valid[row, 0]]  # type: ignore[index]
+            else:  # mask, depth_m, flow, flow_valid: of the first context frame
+                sample[key] = getattr(clips, key)[row, 0]
+        samples.append(sample)
+    return samples
