@@ -1,0 +1,151 @@
+"""Optical flow between two images: the target holds its horizontal part as luma, its vertical part as Cb."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, NotRequired, TypedDict
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from transframer.data.formats.flo import write_flo
+from transframer.data.formats.images import resize_flow
+from transframer.errors import DataError
+from transframer.frames import Annotation, CodecSettings, Episode, Frame, Subsampling
+from transframer.task import Clip, Metric, Sample, Task
+from transframer.tasks.filling import fill_unknown
+
+# The colour wheel of Baker et al., A Database and Evaluation Methodology for Optical Flow, 2011: red, yellow,
+# green, cyan, blue, magenta and red again, at these of its 55 steps.
+_WHEEL_STEPS = (0, 15, 21, 25, 36, 49, 55)
+_WHEEL_COLOURS = ((1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 1), (1, 0, 0))
+# Greys in Y and Cb at max_flow_px: Y +- 63 and Cb +- 36 keep red, green and blue within 0 to 255.
+_LUMA_GREYS, _CB_GREYS = 63.0, 36.0
+
+
+class FlowSample(TypedDict):
+    """Two images, and the flow from the first to the second in pixels (x, y), with where it is known."""
+
+    images: UInt8[Tensor, "2 3 h w"]
+    flow: NotRequired[Float[Tensor, "2 h w"]]
+    flow_valid: NotRequired[Bool[Tensor, "h w"]]
+
+
+@dataclass(frozen=True)
+class FlowScore:
+    """Sums over the judged pixels of one image pair: end-point errors (px), outliers, clamped, pixels."""
+
+    error_px: float
+    outliers: int
+    clamped: int
+    pixels: int
+
+
+@dataclass(frozen=True)
+class OpticalFlow(Task[Tensor, FlowScore]):
+    """Optical flow. A prediction is a float field 2 x h x w, in pixels (x, y).
+
+    Attributes:
+        max_flow_px: the largest component that can be written; larger ones are clamped, and counted.
+        quality: JPEG quality of the target.
+        subsampling: chroma subsampling of the target.
+    """
+
+    name: ClassVar[str] = "optical_flow"
+    sample_type: ClassVar[type] = FlowSample
+    headline: ClassVar[Metric] = Metric("epe", higher_is_better=False, unit="px")
+    context_images: ClassVar[tuple[int, int]] = (2, 2)
+    round_trip_bound: ClassVar[float] = 0.2
+    clip: Clip = field(default=Clip(frames=2, context=((0, 1),)))
+    max_flow_px: float = 16.0
+    quality: int = 50
+    subsampling: Subsampling = "4:2:0"
+
+    def format(self, sample: Sample) -> Episode:
+        """The images, told apart by time 0 and 1, as context; the flow of the first as the target."""
+        first, second = sample["images"]
+        context = (Frame(first, Annotation(time=0.0)), Frame(second, Annotation(time=1.0)))
+        query = Annotation("flow", time=0.0, codec=CodecSettings(self.quality, self.subsampling))
+        target = Frame(self._colours(sample["flow"], _known(sample)), query) if "flow" in sample else None
+        return Episode(self.name, context, query, target)
+
+    def _colours(self, flow: Tensor, known: Tensor) -> UInt8[Tensor, "3 h w"]:
+        """Grey plus what the flow adds in Y and Cb (JFIF); both stay inside the RGB cube at full scale."""
+        u, v = (fill_unknown(flow, known) / self.max_flow_px).clamp(-1, 1)
+        luma, cb = _LUMA_GREYS * u, _CB_GREYS * v
+        image = 128 + torch.stack([luma, luma - 0.344136 * cb, luma + 1.772 * cb])
+        return image.round().clamp(0, 255).to(torch.uint8)
+
+    def decode(self, frame: Frame, episode: Episode) -> Float[Tensor, "2 h w"]:
+        """Flow from the Y and Cb of the frame; what a sampled frame has in Cr means nothing."""
+        red, green, blue = frame.image.float()
+        luma = 0.299 * red + 0.587 * green + 0.114 * blue
+        u, v = (luma - 128) / _LUMA_GREYS, (blue - luma) / 1.772 / _CB_GREYS
+        return torch.stack([u, v]).clamp(-1, 1) * self.max_flow_px
+
+    def truth(self, sample: Sample) -> Float[Tensor, "2 h w"]:
+        """The true flow; what it holds where it is not known means nothing."""
+        if "flow" not in sample:
+            raise DataError("the sample has no true flow", field="flow")
+        return sample["flow"]
+
+    def combine(self, predictions: Sequence[Tensor]) -> Float[Tensor, "2 h w"]:
+        """The mean flow."""
+        return torch.stack(list(predictions)).mean(0)
+
+    def floor(self, samples: Sequence[Sample]) -> Callable[[Episode], Tensor]:
+        """No motion; needs no samples."""
+        return lambda episode: torch.zeros(2, *episode.size)
+
+    def score(self, prediction: Tensor, sample: Sample) -> FlowScore:
+        """End-point errors over the pixels whose flow is known, occluded ones too where it is."""
+        truth = self.truth(sample)
+        known = _known(sample)
+        error = (prediction - truth).norm(dim=0)[known].double()
+        length = truth.norm(dim=0)[known].double()
+        return FlowScore(
+            error_px=error.sum().item(),
+            outliers=int(((error > 3) & (error > 0.05 * length)).sum()),
+            clamped=int((truth.abs().amax(0)[known] > self.max_flow_px).sum()),
+            pixels=len(error),
+        )
+
+    def summarise(self, scores: Sequence[FlowScore]) -> dict[str, float]:
+        """Over all pixels of all pairs: `epe` (px), and in percent `fl_all` and `clamped`.
+
+        `fl_all` counts errors above 3 px and above 5 % of the true length (Menze and Geiger, 2015);
+        `clamped` counts true flows beyond `max_flow_px`, which no prediction can reach.
+        """
+        pixels = sum(score.pixels for score in scores)
+        if pixels == 0:
+            return dict.fromkeys(("epe", "fl_all", "clamped"), math.nan)
+        return {
+            "epe": sum(score.error_px for score in scores) / pixels,
+            "fl_all": 100 * sum(score.outliers for score in scores) / pixels,
+            "clamped": 100 * sum(score.clamped for score in scores) / pixels,
+        }
+
+    def draw(self, sample: Sample, prediction: Tensor) -> UInt8[Tensor, "3 h w"]:
+        """The flow in Middlebury's colours, at full saturation at the largest true flow of the sample."""
+        u, v = prediction.numpy()
+        measure = sample["flow"][:, _known(sample)] if "flow" in sample else prediction.flatten(1)
+        largest = measure.norm(dim=0).max().item() if measure.numel() else 0.0
+        step = (np.arctan2(-v, -u) / math.pi + 1) / 2 * 54
+        colours = [np.interp(step, _WHEEL_STEPS, channel) for channel in zip(*_WHEEL_COLOURS, strict=True)]
+        length = np.hypot(u, v) / max(largest, 1e-6)
+        white = 1 - np.minimum(length, 1) * (1 - np.stack(colours))
+        return torch.from_numpy((white * 255).round().astype(np.uint8))
+
+    def write(self, prediction: Tensor, stem: Path, size: tuple[int, int]) -> list[Path]:
+        """Saves a `.flo`, its vectors scaled to pixels of `size`."""
+        path = stem.parent / f"{stem.name}.flo"
+        write_flo(path, resize_flow(prediction.float(), size))
+        return [path]
+
+
+def _known(sample: Sample) -> Bool[Tensor, "h w"]:
+    known = sample["flow"].isfinite().all(0)
+    return known & sample["flow_valid"] if "flow_valid" in sample else known
