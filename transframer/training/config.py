@@ -1,0 +1,175 @@
+"""The settings of a training run. Imports no torch, so that the command line can read it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from transframer.errors import CheckpointError, ConfigError
+
+# What a resumed run may change: none of these alters the weights a given step arrives at, except that a new
+# end (minutes, steps) stretches the learning rate's decay, which is what asking for it means.
+CHANGEABLE = frozenset(
+    {"minutes", "steps", "resume", "workers", "device", "log_every_s", "checkpoint_minutes", "keep"}
+    | {"validations", "validation_episodes", "pictures", "tensorboard"}
+)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of `transframer train`.
+
+    Attributes:
+        preset: the model's size: tiny, small, base or paper.
+        tasks: the tasks to learn; empty for all registered ones.
+        weights: how often a task is drawn, relative to the others; 1 for a task not named here.
+        minutes: train for this long; the learning rate reaches its end when the time is over.
+        steps: train for this many steps; with `minutes`, whichever ends first.
+        out: the run folder; runs/PRESET if not given. It must not exist yet.
+        resume: continue the run in this folder, with its own settings; time and steps may be extended.
+        seed: fixes the initial weights, the data and their order.
+        size_px: height and width of the frames, a multiple of 16.
+        batch_size: episodes per step, over all processes together.
+        learning_rate: the peak, reached after the warm-up; it then falls linearly to zero.
+        warmup_steps: steps of linear warm-up (at most a fifth of `steps`).
+        weight_decay: decoupled decay of matrices; norms, biases, embeddings and gains have none.
+        gradient_clip: the greatest norm of the gradient.
+        ema_decay: the greatest decay of the moving average of the weights, which is what is evaluated and
+            saved; it starts lower, so that early weights are forgotten.
+        precision: bf16 is mixed precision; auto takes it on CUDA, and fp32 on a CPU, where it is slower.
+        compile: compile the loss with torch.compile: slow to start, then faster.
+        workers: processes that make data; 0 makes them in the training process, between the steps.
+        checkpoint_minutes: minutes between two checkpoints; the last step is always saved.
+        keep: how many checkpoints to keep.
+        log_every_s: seconds between two lines of the log.
+        validations: how many times to validate, evenly over the run, the last time at its end.
+        validation_episodes: held-out episodes per task for a validation.
+        pictures: sample pictures per task at each validation.
+        tensorboard: also write the metrics for TensorBoard (needs the extra `track`).
+        device: auto, cpu or cuda; auto takes CUDA where it is available.
+    """
+
+    preset: str = "tiny"
+    tasks: list[str] = field(default_factory=list)
+    weights: dict[str, float] = field(default_factory=dict)
+    minutes: float | None = None
+    steps: int | None = None
+    out: Path | None = None
+    resume: Path | None = None
+    seed: int = 0
+    size_px: int = 64
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.999
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    workers: int = 1
+    checkpoint_minutes: float = 5.0
+    keep: int = 2
+    log_every_s: float = 10.0
+    validations: int = 3
+    validation_episodes: int = 4
+    pictures: int = 2
+    tensorboard: bool = False
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        def check(name: str, holds: bool, expected: str) -> None:
+            if not holds:
+                raise ConfigError(f"{getattr(self, name)!r}", field=name, expected=expected)
+
+        check("minutes", self.minutes is None or self.minutes > 0, "more than 0 minutes")
+        check("steps", self.steps is None or self.steps > 0, "at least 1 step")
+        check("seed", 0 <= self.seed < 2**63, "0 to 2^63 - 1")
+        check("size_px", self.size_px > 0 and self.size_px % 16 == 0, "a multiple of 16 pixels")
+        for name in ("batch_size", "validations", "validation_episodes"):
+            check(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("learning_rate", "gradient_clip", "checkpoint_minutes", "log_every_s"):
+            check(name, getattr(self, name) > 0, "more than 0")
+        for name in ("warmup_steps", "weight_decay", "workers", "pictures"):
+            check(name, getattr(self, name) >= 0, "0 or more")
+        check("pictures", self.pictures <= self.validation_episodes, "at most validation_episodes")
+        check("ema_decay", 0 <= self.ema_decay < 1, "0 to less than 1")
+        check("keep", self.keep >= 2, "at least 2, so that a damaged checkpoint has a predecessor")
+        check("precision", self.precision in ("auto", "fp32", "bf16"), "auto, fp32 or bf16")
+        check("weights", all(weight > 0 for weight in self.weights.values()), "weights above 0")
+        check("tasks", len(set(self.tasks)) == len(self.tasks), "each task once")
+        if self.tasks and (strangers := set(self.weights) - set(self.tasks)):
+            raise ConfigError(
+                f"weights for {', '.join(sorted(strangers))}, not among the tasks trained", field="weights"
+            )
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.resume or self.out or Path("runs") / self.preset
+
+    def require_end(self) -> None:
+        """Raises ConfigError where neither minutes nor steps says when the run ends."""
+        if self.minutes is None and self.steps is None:
+            raise ConfigError(
+                "neither minutes nor steps is given",
+                field="minutes",
+                expected="the length of the run",
+                next_step="for example: --minutes 10",
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings, lists and dicts, for YAML and JSON; `resume` is not part of a run."""
+        values = dataclasses.asdict(self)
+        del values["resume"]
+        return values | {"out": str(self.folder)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], file: object = None) -> TrainConfig:
+        """The inverse of `to_dict`.
+
+        Args:
+            file: where the values were read, for the error.
+
+        Raises:
+            CheckpointError: for a setting that this version of the code does not know, or a value of
+                another type.
+        """
+        known = {setting.name for setting in dataclasses.fields(cls)}
+        if strangers := set(values) - known:
+            raise CheckpointError(
+                f"unknown settings {', '.join(sorted(strangers))}",
+                file=file,
+                expected="settings of this version of transframer",
+                next_step="use the version of transframer that wrote the run",
+            )
+        try:
+            return cls(**{**values, "out": Path(values["out"])})
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"unusable settings: {error}", file=file) from error
+
+    def over(self, stored: TrainConfig) -> TrainConfig:
+        """The settings of a resumed run: those stored, with this one's changes to them.
+
+        A setting left at its default keeps the stored value.
+
+        Raises:
+            ConfigError: where a change would make it another run.
+        """
+        default, changes = TrainConfig(), {}
+        for name in (setting.name for setting in dataclasses.fields(self)):
+            given, before = getattr(self, name), getattr(stored, name)
+            if name in ("out", "resume") or given in (before, getattr(default, name)):
+                continue
+            if name not in CHANGEABLE:
+                raise ConfigError(
+                    f"{given!r} for a run that was started with {before!r}",
+                    file=self.resume,
+                    field=name,
+                    expected=f"a resumed run to keep its {name}",
+                    next_step="start a new run, in another folder, to change it",
+                )
+            changes[name] = given
+        return dataclasses.replace(stored, **changes, out=self.resume, resume=self.resume)

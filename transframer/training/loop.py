@@ -1,0 +1,107 @@
+"""The training run: from settings to a run folder with a trained model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from transframer.errors import ConfigError, unknown_name
+from transframer.predictor import FramePredictor
+from transframer.task import Task
+from transframer.training import checkpoint
+from transframer.training.config import TrainConfig
+from transframer.training.distributed import Ranks, ranks
+from transframer.training.folders import disk_error
+from transframer.training.mixture import SampleSource, seed_for
+from transframer.training.run import Run
+from transframer.training.stopping import StopRequests
+
+
+def train(config: TrainConfig) -> Path:
+    """Trains the preset's Transframer on the world, as the settings say.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        TransframerError: for settings that cannot be met, before anything is written; a full disk; a loss
+            that is no longer finite.
+        SystemExit: with 130 or 143 when Ctrl-C or SIGTERM stopped the run, after it was saved.
+    """
+    from transframer.data.world import World
+    from transframer.models.presets import get_preset
+    from transframer.models.transframer import Transframer
+    from transframer.registry import get_task, task_names
+
+    with ranks(config.device) as group:
+        config = settle(config, group, task_names())
+        preset = get_preset(config.preset)
+        tasks = {name: get_task(name) for name in config.tasks}
+        source = World("train", config.seed, config.size_px)
+        held_out = World("validation", 0, config.size_px)
+        torch.manual_seed(seed_for(config.seed, "weights"))
+        kinds = _annotation_kinds(tasks, source)
+        predictor = Transframer(dataclasses.replace(preset, tasks=tuple(tasks), kinds=kinds))
+        return fit(config, predictor, tasks, source, held_out, group)
+
+
+def settle(config: TrainConfig, group: Ranks, known_tasks: Sequence[str]) -> TrainConfig:
+    """The settings with every default resolved: those of the stored run where it is resumed.
+
+    Raises:
+        ConfigError: for a run folder that exists, or a resumed run with other settings.
+        UnknownNameError: for an unknown task.
+    """
+    if config.resume:
+        config = config.over(checkpoint.load_config(config.resume))
+    config.require_end()
+    for name in (*config.tasks, *config.weights):
+        if name not in known_tasks:
+            raise unknown_name("task", name, known_tasks)
+    exists = group.from_first(
+        group.is_first and not config.resume and config.folder.exists() and any(config.folder.iterdir())
+    )
+    if exists:
+        raise ConfigError(
+            "the run folder exists already",
+            file=config.folder,
+            next_step=f"continue it with --resume {config.folder}, or give another --out",
+        )
+    return dataclasses.replace(config, tasks=list(config.tasks or known_tasks))
+
+
+def fit(
+    config: TrainConfig,
+    predictor: FramePredictor,
+    tasks: Mapping[str, Task],
+    source: SampleSource,
+    held_out: SampleSource,
+    group: Ranks,
+) -> Path:
+    """Trains any predictor on any tasks and sources; the rest is as in `train`.
+
+    Args:
+        config: settled settings (see `settle`).
+        source: the samples to learn from.
+        held_out: the samples to validate on.
+        group: the processes that train together.
+    """
+    run = Run(config, predictor, tasks, source, held_out, group)
+    try:
+        with StopRequests() as requests:
+            return run.go(requests)
+    except OSError as error:
+        raise disk_error(error, config.folder) from error
+
+
+def _annotation_kinds(tasks: Mapping[str, Task], source: SampleSource) -> tuple[str, ...]:
+    """The kinds of annotation that the tasks write, read off one episode of each."""
+    kinds: set[str] = set()
+    for task in tasks.values():
+        episode = task.format(source.samples([0], task.sample_type, task.clip)[0])
+        kinds.update(frame.annotation.kind for frame in episode.context)
+        kinds.add(episode.query.kind)
+    return tuple(sorted(kinds))

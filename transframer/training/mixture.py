@@ -1,0 +1,183 @@
+"""Which task and which scene fill each place of each step's batch, and the batches themselves.
+
+The order of the data is a pure function of (seed, step): the whole global batch of a step is laid out first
+and the processes take slices of it, so that a run sees the same data, each scene once, on any number of
+processes and workers, and continues after a stop with nothing saved but the step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from transframer.errors import ConfigError, DataError, TransframerError
+from transframer.predictor import FramePredictor
+from transframer.task import Clip, Task
+
+TIMEOUT_S = 300  # a worker that hangs is never found otherwise
+
+
+@runtime_checkable
+class SampleSource(Protocol):
+    """Anything that yields labelled samples by index, such as the procedural world."""
+
+    def samples(self, indices: Sequence[int], sample_type: type, clip: Clip) -> list[dict[str, Any]]:
+        """One sample of this type per index; the same index gives the same sample."""
+        ...
+
+
+def seed_for(*parts: int | str) -> int:
+    """A 63-bit seed from whatever names a random stream: (run seed, step, rank, purpose).
+
+    >>> seed_for(0, 1) == seed_for(0, 1), seed_for(0, 1) == seed_for(1, 0)
+    (True, False)
+    """
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """One place of a global batch: the name of a task, and the index of a scene."""
+
+    task: str
+    scene: int
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The plan of the data.
+
+    Attributes:
+        weights: how often each task is drawn, relative to the others; all above 0.
+        batch_size: places in a step's batch, over all processes.
+        seed: of the run.
+    """
+
+    weights: Mapping[str, float]
+    batch_size: int
+    seed: int = 0
+
+    def places(self, step: int) -> list[Place]:
+        """The global batch of a step.
+
+        Tasks are drawn by systematic sampling, so that each has the floor or the ceiling of its exact share
+        of the batch; the offset of the draws moves by the golden ratio from step to step, so that the
+        shares are near exact over any stretch of steps as well. A scene index is used once in a run.
+        """
+        generator = torch.Generator().manual_seed(seed_for(self.seed, step, "mixture"))
+        start = seed_for(self.seed, "offset") / 2**63
+        offset = (start + step * 0.6180339887498949) % 1.0
+        total, names = sum(self.weights.values()), list(self.weights)
+        bounds = torch.tensor([self.weights[name] for name in names], dtype=torch.float64).cumsum(0) / total
+        draws = (torch.arange(self.batch_size, dtype=torch.float64) + offset) / self.batch_size
+        drawn = torch.searchsorted(bounds, draws, right=True).clamp(max=len(names) - 1).tolist()
+        # A source may let a scene's index choose among a task's clips: shuffled, no residue sticks to a task.
+        scenes = (step * self.batch_size + torch.randperm(self.batch_size, generator=generator)).tolist()
+        return [Place(names[task], scene) for task, scene in zip(drawn, scenes, strict=True)]
+
+    def slice(self, step: int, rank: int, world_size: int) -> list[Place]:
+        """The places of one process: every `world_size`-th, so that all processes get a like mixture."""
+        if self.batch_size % world_size:
+            raise ConfigError(
+                f"{self.batch_size} episodes do not divide among {world_size} processes",
+                field="batch_size",
+                expected=f"a multiple of {world_size}",
+            )
+        return self.places(step)[rank::world_size]
+
+
+@dataclass
+class StepBatch:
+    """One process's share of a step: the step, the task of each episode, and the collated episodes."""
+
+    step: int
+    tasks: list[str]
+    batch: Any
+
+
+class StepBatches(IterableDataset):
+    """The batches of one process from a step on, without end; each worker makes every n-th of them."""
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        tasks: Mapping[str, Task],
+        source: SampleSource,
+        predictor: FramePredictor,
+        *,
+        first_step: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.mixture, self.tasks, self.source, self.predictor = mixture, tasks, source, predictor
+        self.first_step, self.rank, self.world_size = first_step, rank, world_size
+
+    def make(self, step: int) -> StepBatch:
+        """Renders, formats and collates this process's share of a step."""
+        places = self.mixture.slice(step, self.rank, self.world_size)
+        episodes: list[Any] = [None] * len(places)
+        for name in dict.fromkeys(place.task for place in places):
+            task = self.tasks[name]
+            at = [i for i, place in enumerate(places) if place.task == name]
+            samples = self.source.samples([places[i].scene for i in at], task.sample_type, task.clip)
+            for i, sample in zip(at, samples, strict=True):
+                episodes[i] = task.format(sample)
+        return StepBatch(step, [place.task for place in places], self.predictor.collate(episodes))
+
+    def __iter__(self) -> Iterator[StepBatch | TransframerError]:
+        worker = get_worker_info()
+        step, stride = self.first_step, 1
+        if worker is not None:
+            step, stride = step + worker.id, worker.num_workers
+        while True:
+            try:
+                yield self.make(step)
+            except TransframerError as error:  # the loader would bury its message under a worker's traceback
+                yield error
+                return
+            step += stride
+
+
+def _start_worker(worker: int) -> None:
+    # The training process decides what a signal means: a worker that dies of it takes the last save along.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def batches(dataset: StepBatches, workers: int = 0) -> Generator[StepBatch, None, None]:
+    """The dataset's batches, in the order of the steps, made in `workers` processes (0: in this one).
+
+    Raises:
+        TransframerError: what a task or the source raised.
+        DataError: where no batch came in five minutes, or a worker died.
+    """
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=_start_worker if workers else None,
+        timeout=TIMEOUT_S if workers else 0,
+        prefetch_factor=2 if workers else None,
+    )
+    stream = iter(loader)
+    while True:
+        try:
+            item = next(stream)
+        except RuntimeError as error:
+            if not workers or "DataLoader" not in str(error):
+                raise
+            raise DataError(
+                f"a data worker hung or died: {str(error).splitlines()[0]}",
+                next_step="continue with --resume, if memory ran out with fewer workers or a smaller batch",
+            ) from error
+        if isinstance(item, TransframerError):
+            raise item
+        yield item

@@ -1,0 +1,88 @@
+"""The optimiser, the schedule of its learning rate, and the moving average of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from transframer.training.config import TrainConfig
+
+
+def decays(name: str, parameter: nn.Parameter, owner: nn.Module) -> bool:
+    """Whether weight decay applies: to matrices, and not to norms, biases, gains and embeddings.
+
+    Args:
+        name: the parameter's full name.
+        owner: the module that holds it.
+    """
+    is_matrix = sum(size > 1 for size in parameter.shape) >= 2  # a gain may have the shape c x 1 x 1 x 1
+    return is_matrix and not isinstance(owner, nn.Embedding) and "embed" not in name
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter, arXiv 1711.05101), fused into one kernel per step."""
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            owner = model.get_submodule(name.rpartition(".")[0])
+            (matrices if decays(name, parameter, owner) else others).append(parameter)
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.learning_rate,
+        betas=(0.9, 0.98),
+        fused=True,
+    )
+
+
+def progress(config: TrainConfig, step: int, elapsed_s: float) -> float:
+    """How much of the run is over, 0 to 1: the greater of the fractions of its steps and of its time."""
+    of_steps = step / config.steps if config.steps else 0.0
+    of_time = elapsed_s / (60 * config.minutes) if config.minutes else 0.0
+    return min(1.0, max(of_steps, of_time))
+
+
+def learning_rate(config: TrainConfig, step: int, elapsed_s: float = 0.0) -> float:
+    """Linear warm-up, then linear decay to zero at the end of the run.
+
+    Args:
+        step: steps already taken.
+        elapsed_s: seconds already trained; of no effect where only the steps are limited.
+
+    >>> config = TrainConfig(steps=1000, learning_rate=1.0, warmup_steps=100)
+    >>> [round(learning_rate(config, step), 3) for step in (0, 99, 500, 1000)]
+    [0.01, 0.901, 0.5, 0.0]
+    """
+    warmup = config.warmup_steps if config.steps is None else min(config.warmup_steps, config.steps // 5)
+    rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    return config.learning_rate * rise * (1.0 - progress(config, step, elapsed_s))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Sets the rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """A copy of the model that follows its weights: the n-th update keeps min(decay, (1 + n) / (10 + n)).
+
+    The rising decay is that of tf.train.ExponentialMovingAverage: it forgets the first weights of a short
+    run. Read the averaged model off `.module`; buffers are copied.
+    """
+
+    def update(averages: Sequence[Tensor], currents: Sequence[Tensor], count: Tensor | int) -> None:
+        n = int(count)
+        keep = min(decay, (1 + n) / (10 + n))
+        torch._foreach_lerp_(list(averages), list(currents), 1.0 - keep)
+
+    average = AveragedModel(model, multi_avg_fn=update)  # type: ignore[arg-type]
+    average.requires_grad_(False)
+    return average.eval()

@@ -1,0 +1,237 @@
+"""One process's part in a training run: its state, its steps, and what it saves and reports."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from transframer.errors import ConfigError, TransframerError
+from transframer.predictor import FramePredictor, Loss
+from transframer.task import Task
+from transframer.training import checkpoint
+from transframer.training.config import TrainConfig
+from transframer.training.distributed import Ranks
+from transframer.training.mixture import Mixture, SampleSource, StepBatch, StepBatches, batches, seed_for
+from transframer.training.optimisation import (
+    learning_rate,
+    make_optimizer,
+    moving_average,
+    progress,
+    set_learning_rate,
+)
+from transframer.training.report import Report
+from transframer.training.stopping import StopRequests
+from transframer.training.tally import Tally
+from transframer.training.validation import Validation
+
+NOT_FINITE_IN_A_ROW = 8
+
+
+class _LossOf(nn.Module):
+    """The predictor's loss as a forward pass, which is what data-parallel wrappers and compilers take."""
+
+    def __init__(self, predictor: FramePredictor) -> None:
+        super().__init__()
+        self.predictor = predictor
+
+    def forward(self, batch: Any, generator: torch.Generator) -> Loss:
+        return self.predictor.loss(batch, generator)
+
+
+class Run:
+    """A training run in one process: its state, and how it goes on."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        predictor: FramePredictor,
+        tasks: Mapping[str, Task],
+        source: SampleSource,
+        held_out: SampleSource,
+        group: Ranks,
+    ) -> None:
+        self.config, self.tasks, self.group, self.folder = config, tasks, group, config.folder
+        weights = {name: config.weights.get(name, 1.0) for name in tasks}
+        self.mixture = Mixture(weights, config.batch_size, config.seed)
+        self.mixture.slice(0, group.rank, group.world_size)  # raises where the batch does not divide
+        self.source, self.held_out = source, held_out
+        self.predictor = predictor.to(group.device)
+        self.optimizer = make_optimizer(self.predictor, config)
+        self.average = moving_average(self.predictor, config.ema_decay)
+        loss: nn.Module = _LossOf(self.predictor)
+        if config.compile:
+            loss = torch.compile(loss)  # type: ignore[assignment]
+        self.loss = group.wrap(loss)
+        on_cuda = group.device.type == "cuda"
+        self.bf16 = config.precision == "bf16" or (config.precision == "auto" and on_cuda)
+        self.step, self.trained_s, self.not_finite = 0, 0.0, 0
+
+    def go(self, requests: StopRequests) -> Path:
+        """Trains to the end of the run, or to a request to stop."""
+        notes: list[str] = []
+        if self.config.resume:
+            self._load(notes)
+        if progress(self.config, self.step, self.trained_s) >= 1:
+            raise ConfigError(
+                f"the run is complete at step {self.step}",
+                file=self.folder,
+                next_step="train on with a greater --steps or --minutes",
+            )
+        first = self.group.is_first
+        if first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            checkpoint.save_config(self.folder, self.config)
+        dataset = StepBatches(
+            self.mixture, self.tasks, self.source, self.predictor,
+            first_step=self.step, rank=self.group.rank, world_size=self.group.world_size,
+        )  # fmt: skip
+        report = Report(self.folder if first else None, self.step, self.config.tensorboard)
+        with report, contextlib.closing(batches(dataset, self.config.workers)) as stream:
+            for note in notes:
+                report.say(note)
+            report.say(self._opening())
+            validation = None
+            if first:
+                validation = Validation(
+                    self.tasks, self.held_out, self.config.validation_episodes, self.config.pictures
+                )
+            stop = self._train(stream, report, validation, requests)
+            self._save()
+            if stop:
+                name = signal.Signals(stop).name
+                report.say(
+                    f"stopped by {name} and saved at step {self.step}; continue with: "
+                    f"transframer train --resume {self.folder}"
+                )
+                raise SystemExit(128 + stop)
+            report.say(f"trained {self.step} steps; the model is in {self.folder / checkpoint.MODEL}")
+        return self.folder
+
+    def _train(
+        self,
+        stream: Generator[StepBatch, None, None],
+        report: Report,
+        validation: Validation | None,
+        requests: StopRequests,
+    ) -> int:
+        """Steps until the run is over (returns 0) or asked to stop (returns the signal)."""
+        config, tally = self.config, Tally(list(self.tasks))
+        began = time.monotonic() - self.trained_s
+        logged = saved = self.trained_s
+        validated = int(progress(config, self.step, self.trained_s) * config.validations)
+        norm = 0.0
+        while True:
+            # One clock and one decision for all processes: who stops alone leaves the others waiting.
+            self.trained_s, stop = self.group.greatest(
+                time.monotonic() - began, float(requests.signal_number)
+            )
+            part = progress(config, self.step, self.trained_s)
+            if tally.steps and (stop or part >= 1 or self.trained_s - logged >= config.log_every_s):
+                rate = learning_rate(config, self.step, self.trained_s)
+                report.train(
+                    self.step, self.trained_s, progress=part, learning_rate=rate, gradient_norm=norm,
+                    **tally.summary(self.group),
+                )  # fmt: skip
+                logged = self.trained_s
+                tally.clear()
+            if stop:
+                return int(stop)
+            if int(part * config.validations) > validated:
+                validated = int(part * config.validations)
+                self._validate(validation, report)
+            if part >= 1:
+                return 0
+            if self.trained_s - saved >= 60 * config.checkpoint_minutes:
+                self._save()
+                saved = self.trained_s
+            started = time.monotonic()
+            batch = next(stream)
+            waited = time.monotonic() - started
+            loss, norm, skipped = self.take_step(batch)
+            tally.add(loss, batch.tasks, time.monotonic() - started, waited, skipped)
+
+    def take_step(self, batch: StepBatch) -> tuple[Loss, float, bool]:
+        """One step of training.
+
+        Returns:
+            The loss, the norm of the gradient before clipping, and whether the update was left out because
+            either was not finite.
+        """
+        set_learning_rate(self.optimizer, learning_rate(self.config, self.step, self.trained_s))
+        seed = seed_for(self.config.seed, self.step, self.group.rank)
+        torch.manual_seed(seed)  # for dropout: what is random in a step depends on nothing before it
+        generator = torch.Generator().manual_seed(seed)
+        self.predictor.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.group.device.type, torch.bfloat16, enabled=self.bf16):
+            loss = self.loss(batch.batch.to(self.group.device), generator)
+        loss.total.backward()
+        norm = nn.utils.clip_grad_norm_(self.predictor.parameters(), self.config.gradient_clip)
+        finite = torch.isfinite(norm) & torch.isfinite(loss.total)
+        skipped = bool(self.group.greatest(float(not finite))[0])
+        if not skipped:
+            self.optimizer.step()
+            self.average.update_parameters(self.predictor)
+        self.step += 1
+        self.not_finite = self.not_finite + 1 if skipped else 0
+        if self.not_finite >= NOT_FINITE_IN_A_ROW:
+            raise TransframerError(
+                f"the loss or its gradient was not finite in {self.not_finite} steps in a row",
+                file=self.folder,
+                next_step="start anew with a lower --learning-rate, or --precision fp32",
+            )
+        return loss, float(norm), skipped
+
+    def _validate(self, validation: Validation | None, report: Report) -> None:
+        if validation is None:
+            return
+        averaged = cast(FramePredictor, self.average.module)
+        report.validation(self.step, self.trained_s, validation.bits_per_frame(averaged))
+        validation.draw(averaged, self.folder / "samples" / f"step-{self.step:06d}")
+
+    def _save(self) -> None:
+        problem: TransframerError | None = None
+        if self.group.is_first:
+            state = {
+                "step": self.step,
+                "trained_s": self.trained_s,
+                "predictor": self.predictor.state_dict(),
+                "average": self.average.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+            }
+            try:
+                checkpoint.save_checkpoint(self.folder, self.step, state, self.config)
+                averaged = cast(FramePredictor, self.average.module)
+                checkpoint.save_model(self.folder, averaged, self.config, self.step)
+            except TransframerError as error:
+                problem = error
+        self.group.from_first(problem)
+
+    def _load(self, notes: list[str]) -> None:
+        found: Path | TransframerError | None = None
+        if self.group.is_first:
+            try:
+                found = checkpoint.last_good(self.folder, notes.append)
+            except TransframerError as error:
+                found = error
+        state = checkpoint.load_state(self.group.from_first(found), self.group.device)
+        self.step, self.trained_s = state["step"], state["trained_s"]
+        self.predictor.load_state_dict(state["predictor"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        notes.append(f"resumed at step {self.step}")
+
+    def _opening(self) -> str:
+        parameters = sum(parameter.numel() for parameter in self.predictor.parameters())
+        processes = f" x {self.group.world_size}" if self.group.world_size > 1 else ""
+        return (
+            f"{parameters / 1e6:.2f} M parameters, {len(self.tasks)} tasks, "
+            f"{'bf16' if self.bf16 else 'fp32'} on {self.group.device}{processes}, run folder {self.folder}"
+        )
