@@ -16,13 +16,13 @@ def fourier_features(x: Tensor, n_frequencies: int, largest_period: float) -> Te
     """Sines and cosines of x at periods largest_period / 2**k, k = 0 .. n_frequencies - 1.
 
     Args:
-        x: any shape.
+        x: any shape, floating.
 
     Returns:
         The shape of x with 2 * n_frequencies appended.
     """
     frequencies = 2 * math.pi / largest_period * 2.0 ** torch.arange(n_frequencies, device=x.device)
-    angles = x.float()[..., None] * frequencies
+    angles = x[..., None] * frequencies.to(x.dtype)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
@@ -39,8 +39,9 @@ class AxialPositions(nn.Module):
 
     def forward(self, grid: tuple[int, int], device: torch.device) -> Tensor:
         """Positions of a (gy, gx) grid, gy*gx x width in raster order."""
+        dtype = self.row.weight.dtype
         rows, columns = (
-            fourier_features(torch.arange(n, device=device), self.n_frequencies, self.largest_period)
+            fourier_features(torch.arange(n, device=device, dtype=dtype), self.n_frequencies, self.largest_period)
             for n in grid
         )
         return (self.row(rows)[:, None] + self.column(columns)[None]).flatten(0, 1)
@@ -64,19 +65,19 @@ class AnnotationEmbedding(nn.Module):
 
     def vector(self, annotations: Annotations, task: Tensor) -> Tensor:
         """Kind, task, time and reference weight of f frames, f x width."""
-        time = torch.cat(
-            [annotations.time[:, None], fourier_features(annotations.time, self.time_frequencies, self.time_period)], -1
-        )
+        dtype = self.kind.weight.dtype
+        time = annotations.time.to(dtype)
+        waves = fourier_features(time, self.time_frequencies, self.time_period)
         return (
             self.kind(annotations.kind)
             + self.task(task)
-            + self.time(time) * annotations.has_time[:, None]
-            + self.reference(annotations.reference[:, None])
+            + self.time(torch.cat([time[:, None], waves], -1)) * annotations.has_time[:, None]
+            + self.reference(annotations.reference[:, None].to(dtype))
         )
 
     def map(self, annotations: Annotations) -> Tensor:
         """Rays of f frames, f x width x gy x gx; zero where a frame has no camera."""
-        rays = annotations.rays
+        rays = annotations.rays.to(self.rays.weight.dtype)
         waves = fourier_features(rays, self.ray_frequencies, self.ray_period)  # f 6 gy gx 2k
         waves = waves.permute(0, 1, 4, 2, 3).flatten(1, 2)
         return self.rays(torch.cat([rays, waves], 1)) * annotations.has_camera[:, None, None, None]

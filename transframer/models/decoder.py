@@ -134,7 +134,7 @@ class TripleDecoder(nn.Module):
         Args:
             last_channel, last_position: b x l, the pair before each event; (0, -1) before the first.
         """
-        logits = self.channel_head(self.norms[0](state)).float()
+        logits = _at_least_fp32(self.channel_head(self.norms[0](state)))
         channels = torch.arange(N_CHANNELS + 1, device=state.device)
         more = context.last_legal.gather(1, last_channel) > last_position  # b l: the same channel goes on
         legal = (channels > last_channel[..., None]) | ((channels == last_channel[..., None]) & more[..., None])
@@ -145,7 +145,7 @@ class TripleDecoder(nn.Module):
     ) -> Tensor:
         """b x l x p, -inf where the pair (channel, position) is not later; for the stop all are legal."""
         query = self.pointer_query(self.norms[1](state))
-        logits = (query @ context.pointer_keys.transpose(1, 2)).float() / query.shape[-1] ** 0.5
+        logits = _at_least_fp32(query @ context.pointer_keys.transpose(1, 2)) / query.shape[-1] ** 0.5
         cells = torch.arange(logits.shape[-1], device=state.device)
         after = torch.where(channel == last_channel, last_position, -1)
         rows = torch.arange(len(channel), device=state.device)[:, None]
@@ -155,7 +155,7 @@ class TripleDecoder(nn.Module):
     def value_logits(self, state: Tensor, channel: Tensor, table: Tensor) -> Tensor:
         """b x l x (2 * max_value + 1), -inf for the value 0, which is never coded."""
         logits = self.value_query(self.norms[2](state)) @ table.T / state.shape[-1] ** 0.5
-        logits = logits.float() + self.value_bias(channel.clamp(max=N_CHANNELS - 1))
+        logits = _at_least_fp32(logits) + self.value_bias(channel.clamp(max=N_CHANNELS - 1))
         zero = torch.arange(logits.shape[-1], device=state.device) == self.max_value
         return logits.masked_fill(zero, -torch.inf)
 
@@ -198,6 +198,10 @@ class TripleDecoder(nn.Module):
         value_nats = _nats(self.value_logits(state, channel, table), value + self.max_value)
         coded = channel != STOP
         return {"channel": channel_nats, "position": position_nats * coded, "value": value_nats * coded}
+
+
+def _at_least_fp32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _nats(logits: Tensor, index: Tensor) -> Tensor:

@@ -52,8 +52,6 @@ class TransframerConfig:
     length_power: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("tasks", "kinds", "encoder_widths", "encoder_blocks", "pixel_stem"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON gives lists
         if not 0 < self.chunk_overlap < self.chunk_events:
             raise ConfigError(
                 f"chunks of {self.chunk_events} events that overlap by {self.chunk_overlap}",
@@ -88,10 +86,10 @@ PRESETS: dict[str, TransframerConfig] = {
         memory="all",
     ),
     "base": TransframerConfig(
-        encoder_widths=(512, 768),
+        encoder_widths=(448, 640),
         encoder_blocks=(3, 4),
         pixel_stem=(64, 128),
-        width=768,
+        width=640,
         channel_layers=2,
         position_layers=2,
         value_layers=4,
@@ -103,8 +101,8 @@ PRESETS: dict[str, TransframerConfig] = {
         dropout=0.1,
     ),
     "paper": TransframerConfig(
-        encoder_widths=(768, 1024, 1280),
-        encoder_blocks=(4, 4, 6),
+        encoder_widths=(640, 896, 1152),
+        encoder_blocks=(3, 4, 6),
         pixel_stem=(),
         width=1024,
         channel_layers=4,

@@ -37,11 +37,14 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
     """One generative model for every task: p(target frame | context frames, query annotation).
 
     Args:
-        config: the settings; `tasks` and `kinds` name what the model embeds.
+        config: the settings, or their dictionary as `config.json` holds it; `tasks` and `kinds` name what
+            the model embeds.
     """
 
-    def __init__(self, config: TransframerConfig) -> None:
+    def __init__(self, config: TransframerConfig | dict) -> None:
         super().__init__()
+        if isinstance(config, dict):  # JSON has lists for tuples
+            config = TransframerConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
         self.config = config
         self.encoder = MultiFrameUNet(config)
         self.decoder = TripleDecoder(config)
@@ -116,7 +119,8 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
 
     def score_chunk(self, context: Context, chunk: Chunk) -> dict[str, Float[Tensor, " b"]]:
         """Nats of each chunk's scored events, by head."""
-        parts = {name: torch.zeros(len(chunk.start), device=chunk.start.device) for name in _PARTS}
+        dtype = torch.promote_types(context.cells.dtype, torch.float32)
+        parts = {name: torch.zeros(len(chunk.start), dtype=dtype, device=chunk.start.device) for name in _PARTS}
         length = chunk.scored.long().mul(torch.arange(1, chunk.scored.shape[1] + 1, device=chunk.start.device))
         length = length.amax(1)
         edges = (0, *_LENGTH_GROUPS, chunk.scored.shape[1])
@@ -162,14 +166,14 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
         tokens, dct = self.tokens(batch), self.dct_images(batch)
         events, overlap = self.config.chunk_events, self.config.chunk_overlap
         count = chunk_count(tokens.length, events, overlap)
-        total = torch.zeros(len(batch), device=self.device)
+        total = torch.zeros(len(batch), device=self.device, dtype=torch.float64)
         for k in range(int(count.max())):
             chunk = cut(tokens, torch.full_like(count, k), events, overlap, self.config.max_value)
             chunk.scored &= (k < count)[:, None]
             context = self.encode_chunk(batch, dct, tokens, chunk)
             total -= sum(self.score_chunk(context, chunk).values())
         self.train(training)
-        return total
+        return total.float()
 
     @torch.no_grad()
     def sample(

@@ -67,7 +67,7 @@ class PixelStem(nn.Module):
 
     def forward(self, images: Tensor, annotation: Tensor, episode: Tensor, episodes: int) -> Tensor:
         """Stem features of context frames (f) and target slots (b), (f + b) x width x gy x gx."""
-        x = self.fine((images.float() - 127.5) / 64.0)  # f quarter h/4 w/4
+        x = self.fine((images.to(annotation.dtype) - 127.5) / 64.0)  # f quarter h/4 w/4
         scale, shift = self.weigh(annotation)[..., None, None].chunk(2, 1)
         weighted = x * (1 + scale) + shift
         count = torch.bincount(episode, minlength=episodes).to(x.dtype)
@@ -126,10 +126,11 @@ class MultiFrameUNet(nn.Module):
             device=context.device,
         )
         query = self.annotations.vector(batch.query, batch.task) + self.codec(step) + self.progress(start_channel)
-        target_dct = torch.cat([dct["partial"] * self.dct_scale, dct["reference"] * self.dct_scale], 1)
+        dct = {name: (image * self.dct_scale).to(context.dtype) for name, image in dct.items()}
+        target_dct = torch.cat([dct["partial"], dct["reference"]], 1)
         maps = torch.cat(
             [
-                self.context_dct(dct["context"] * self.dct_scale) + self.annotations.map(batch.context),
+                self.context_dct(dct["context"]) + self.annotations.map(batch.context),
                 self.target_dct(target_dct) + self.annotations.map(batch.query),
             ]
         )

@@ -1,0 +1,114 @@
+"""Drawing: reproducible, well-formed, equal with and without caches, and as likely as scored."""
+
+import pytest
+import torch
+
+from tests.models.conftest import CONFIG, episode
+from transframer.codec import check_tokens, decode_frames, grid_from_tokens
+from transframer.errors import ConfigError
+from transframer.frames import Frame
+from transframer.models.attention import KeyValueCache
+from transframer.sampling import Sampler, pick
+
+
+def generator(seed=3):
+    return torch.Generator().manual_seed(seed)
+
+
+def lengthen(model):
+    """Makes the stop rare, so that draws run over several chunks."""
+    with torch.no_grad():
+        model.decoder.channel_head.bias[-1] -= 9
+        model.decoder.channel_head.bias -= 0.4 * torch.arange(193)
+        model.decoder.pointer_query.weight *= 0
+    return model
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_cached_and_uncached_draws_are_equal(model, episodes, temperature):
+    lengthen(model)
+    draws = [
+        Sampler(model, temperature=temperature, generator=generator(), cached=cached).tokens(episodes)
+        for cached in (True, False)
+    ]
+    assert int(draws[0][0].length.max()) > CONFIG.chunk_events, "several chunks"
+    for cached, uncached in zip(draws[0][0], draws[1][0], strict=True):
+        assert torch.equal(cached, uncached)
+    torch.testing.assert_close(draws[0][1], draws[1][1])
+
+
+def test_a_broken_cache_is_noticed(any_model, episodes, monkeypatch):
+    """The equality above can fail: with a cache that forgets one event the draws differ."""
+    lengthen(any_model)
+    right = Sampler(any_model, temperature=0.0).tokens(episodes)[1]
+    append = KeyValueCache.append
+
+    def forgetful(self, keys, values):
+        keys, values = append(self, keys, values)
+        return keys, torch.cat([torch.zeros_like(values[:, :1]), values[:, 1:]], 1)
+
+    monkeypatch.setattr(KeyValueCache, "append", forgetful)
+    assert not torch.allclose(right, Sampler(any_model, temperature=0.0).tokens(episodes[:4])[1])
+
+
+def test_draws_are_well_formed_and_score_as_drawn(model, episodes):
+    lengthen(model)
+    tokens, drawn = Sampler(model, generator=generator()).tokens(episodes)
+    settings = [e.query.codec for e in episodes]
+    check_tokens(tokens, settings, (4, 4))
+    # Score the very triples drawn: a decoded image, coded again, may clip.
+    from unittest.mock import patch
+
+    with patch.object(type(model), "tokens", lambda self, batch: tokens):
+        scored = model.log_prob(episodes)
+    torch.testing.assert_close(scored, drawn, rtol=1e-4, atol=2e-3)
+
+
+def test_same_generator_same_frames(any_model, episodes):
+    a, b, c = (any_model.sample(episodes, generator=generator(s)) for s in (1, 1, 2))
+    assert all(torch.equal(x.image, y.image) for x, y in zip(a.frames, b.frames, strict=True))
+    assert not all(torch.equal(x.image, y.image) for x, y in zip(a.frames, c.frames, strict=True))
+
+
+def test_a_sample_does_not_depend_on_its_neighbours(any_model, episodes):
+    together = Sampler(any_model, temperature=0.0).tokens(episodes)
+    for i, e in enumerate(episodes):
+        alone = Sampler(any_model, temperature=0.0).tokens([e])
+        n = int(alone[0].length[0])
+        assert n == together[0].length[i]
+        for a, b in zip(alone[0][:3], together[0][:3], strict=True):
+            assert torch.equal(a[0, :n], b[i, :n])
+
+
+def test_frames_are_the_decoded_triples(any_model, episodes):
+    drawn = any_model.sample(episodes, generator=generator())
+    tokens, _ = Sampler(any_model, generator=generator()).tokens(episodes)
+    frames = decode_frames(grid_from_tokens(tokens, (4, 4)), episodes)
+    assert all(torch.equal(a.image, b.image) for a, b in zip(drawn.frames, frames, strict=True))
+    assert drawn.tokens.tolist() == tokens.length.tolist()
+    assert all(isinstance(f, Frame) and f.annotation == e.query for f, e in zip(drawn.frames, episodes, strict=True))
+
+
+def test_the_target_is_never_looked_at(any_model):
+    e = episode(1)
+    a = any_model.sample([e], generator=generator())
+    b = any_model.sample([e.without_target()], generator=generator())
+    assert torch.equal(a.frames[0].image, b.frames[0].image)
+
+
+def test_pick_follows_its_distribution():
+    logits = torch.tensor([[0.0, 1.0, 2.0, -torch.inf]]).expand(20000, 4)
+    drawn = pick(logits, 1.0, 1.0, generator())
+    expected = logits[0].softmax(0)
+    frequency = drawn.bincount(minlength=4) / len(drawn)
+    assert (frequency - expected).abs().max() < 0.015
+    assert set(pick(logits, 1.0, 0.6, generator()).tolist()) == {2}  # p(2) = 0.665 alone reaches 0.6
+    assert set(pick(logits, 1.0, 0.7, generator()).tolist()) == {1, 2}
+    sharp = pick(logits, 0.5, 1.0, generator()).bincount(minlength=4) / 20000
+    assert (sharp - (logits[0] * 2).softmax(0)).abs().max() < 0.015
+
+
+@pytest.mark.parametrize("settings", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.1}])
+def test_settings_out_of_range(any_model, settings):
+    with pytest.raises(ConfigError):
+        any_model.sample([episode()], **settings)
