@@ -1,0 +1,88 @@
+"""The settings of a benchmark of a trained run; imports nothing heavy."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal
+
+from transframer.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """What is measured, on which data, and how frames are drawn.
+
+    Attributes:
+        run: a run folder, or a folder of pretrained weights.
+        tasks: names of tasks; empty for those the run was trained on.
+        samples: held-out samples per task.
+        samples_per_query: frames drawn for each sample and combined into one prediction.
+        temperature: of sampling, 0 is greedy; by default 0 for one sample per query, 1 for several.
+        top_p: nucleus of each categorical distribution that is sampled from, in (0, 1].
+        seed: of the held-out scenes, of sampling and of the bootstrap.
+        batch_size: episodes per forward pass.
+        data: "world", the procedural test split, or "motorcycle", a real Middlebury stereo pair.
+        floor_samples: training samples on which the trivial predictions are fitted.
+        out: folder of the results; by default RUN/benchmark.
+        device: "auto", "cpu", "cuda", "cuda:1", ...
+        no_cache: measure again what an earlier benchmark already measured under the same protocol.
+    """
+
+    run: Path
+    tasks: list[str] = field(default_factory=list)
+    samples: int = 64
+    samples_per_query: int = 1
+    temperature: float | None = None
+    top_p: float = 1.0
+    seed: int = 0
+    batch_size: int = 16
+    data: Literal["world", "motorcycle"] = "world"
+    floor_samples: int = 256
+    out: Path | None = None
+    device: str = "auto"
+    no_cache: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "samples_per_query", "batch_size", "floor_samples"):
+            if getattr(self, name) < 1:
+                raise ConfigError(str(getattr(self, name)), field=name, expected="at least 1")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(str(self.top_p), field="top_p", expected="above 0, at most 1")
+        if self.temperature is not None and not 0 <= self.temperature < float("inf"):
+            raise ConfigError(str(self.temperature), field="temperature", expected="0 (greedy) or above")
+        if self.temperature == 0 and self.samples_per_query > 1:
+            raise ConfigError(
+                f"{self.samples_per_query} samples per query at temperature 0 are all the same frame",
+                field="temperature",
+                expected="above 0",
+                next_step="leave --temperature out, or set --samples-per-query 1",
+            )
+
+    @property
+    def sampling_temperature(self) -> float:
+        """The temperature in force: greedy for one sample per query, the model's own for several."""
+        if self.temperature is not None:
+            return self.temperature
+        return 0.0 if self.samples_per_query == 1 else 1.0
+
+    @property
+    def folder(self) -> Path:
+        """Where results, cache and report are written."""
+        return Path(self.out or Path(self.run) / "benchmark")
+
+    @property
+    def command(self) -> str:
+        """The command line that asks for this benchmark."""
+        words = ["transframer", "benchmark", str(self.run)]
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name == "run" or value in (option.default, []):
+                continue
+            words.append("--" + option.name.replace("_", "-"))
+            if isinstance(value, list):
+                words.extend(value)
+            elif value is not True:
+                words.append(str(value))
+        return shlex.join(words)

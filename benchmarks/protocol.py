@@ -1,0 +1,163 @@
+"""The stamp of a result: everything that it depends on, so that equal stamps mean equal numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import transframer
+from transframer.benchmarks.config import BenchmarkConfig
+from transframer.frames import Episode
+from transframer.task import Sample, Task
+
+
+def fingerprint(*values: Any) -> str:
+    """SHA-256 of tensors, numbers, strings and any nesting of them in lists, mappings and dataclasses.
+
+    >>> fingerprint([torch.zeros(2)]) == fingerprint([torch.zeros(2)])
+    True
+    >>> fingerprint([torch.zeros(2)]) == fingerprint([torch.zeros(1, 2)])
+    False
+    """
+    digest = hashlib.sha256()
+    _feed(digest, values)
+    return digest.hexdigest()
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 of a model's parameters and buffers, with their names, types and shapes."""
+    return fingerprint(dict(sorted(model.state_dict().items())))
+
+
+@functools.cache
+def code_version() -> dict[str, Any]:
+    """The code that measures: package version, git commit, whether files differ from it, source hash.
+
+    The source hash also covers what git does not know: changes not yet committed, an installed wheel.
+    Commit and dirty flag are None where the package does not lie in its own git checkout.
+    """
+    package = Path(transframer.__file__).parent
+    sources = {path for path in package.rglob("*.py") if "__pycache__" not in path.parts}
+    sources |= {path for name in ("tasks", "data", "benchmarks") for path in _subpackage(name).rglob("*.py")}
+    files = sorted({path.resolve() for path in sources})
+    tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py") is not None
+    return {
+        "version": transframer.__version__,
+        "commit": _git(package, "rev-parse", "HEAD") if tracked else None,
+        "dirty": bool(_git(package, "status", "--porcelain", "-uno")) if tracked else None,
+        "source_sha256": fingerprint([(file.name, file.read_text()) for file in files]),
+    }
+
+
+def stamp(
+    task: Task,
+    predictor: nn.Module,
+    weights_sha256: str,
+    data: Mapping[str, Any],
+    samples: Sequence[Sample],
+    floor_samples: Sequence[Sample],
+    episodes: Sequence[Episode],
+    config: BenchmarkConfig,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Everything a result depends on, as JSON values; timings are not part of it.
+
+    Args:
+        weights_sha256: of `predictor`, hashed once for all tasks.
+        data: what the samples are, in words (source, split, size).
+        episodes: the formatted samples.
+        device: the device that is measured on.
+    """
+    codecs = {str(dataclasses.astuple(e.query.codec)): dataclasses.asdict(e.query.codec) for e in episodes}
+    source_file = inspect.getsourcefile(type(task))
+    record = {
+        "task": task.name,
+        "task_class": f"{type(task).__module__}:{type(task).__qualname__}",
+        "task_settings": dataclasses.asdict(task),
+        "task_source_sha256": fingerprint(Path(source_file).read_text()) if source_file else None,
+        "data": {
+            **data,
+            "n": len(samples),
+            "seed": config.seed,
+            "fingerprint": fingerprint(episodes, samples),
+        },
+        "floor": {"split": "train", "n": len(floor_samples), "fingerprint": fingerprint(floor_samples)},
+        "codec": [codecs[key] for key in sorted(codecs)],
+        "sampling": {
+            "temperature": config.sampling_temperature,
+            "top_p": config.top_p,
+            "samples_per_query": config.samples_per_query,
+            "batch_size": config.batch_size,
+            "seed": config.seed,
+        },
+        "model": {
+            "class": f"{type(predictor).__module__}:{type(predictor).__qualname__}",
+            "parameters": sum(p.numel() for p in predictor.parameters()),
+            "weights_sha256": weights_sha256,
+        },
+        "code": code_version(),
+        "machine": {
+            "device": device_name(device),
+            "torch": str(torch.__version__),
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "threads": torch.get_num_threads(),
+        },
+    }
+    return json.loads(json.dumps(record, default=str))  # tuples become lists, as they will when read back
+
+
+def digest(protocol: Mapping[str, Any]) -> str:
+    """A short name for a stamp: 16 hexadecimal digits of the SHA-256 of its canonical JSON."""
+    return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def device_name(device: torch.device) -> str:
+    """The device as a reader wants it: the GPU's own name, or "cpu"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+def _feed(digest: Any, value: Any) -> None:
+    if isinstance(value, Tensor):
+        digest.update(f"tensor {value.dtype} {tuple(value.shape)} ".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [item.name for item in dataclasses.fields(value)]
+        _feed(digest, {name: getattr(value, name) for name in names})
+    elif isinstance(value, Mapping):
+        digest.update(f"mapping {len(value)} ".encode())
+        for key, item in value.items():
+            _feed(digest, key)
+            _feed(digest, item)
+    elif isinstance(value, (list, tuple)):
+        digest.update(f"sequence {len(value)} ".encode())
+        for item in value:
+            _feed(digest, item)
+    elif value is None or isinstance(value, (str, int, float)):
+        text = repr(value).encode()
+        digest.update(f"{type(value).__name__} {len(text)} ".encode() + text)
+    else:
+        _feed(digest, torch.as_tensor(value))  # NumPy arrays and scalars
+
+
+def _subpackage(name: str) -> Path:
+    spec = __import__(f"transframer.{name}", fromlist=["__path__"])
+    return Path(next(iter(spec.__path__)))
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

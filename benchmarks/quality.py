@@ -1,0 +1,114 @@
+"""The benchmark of a trained run: every task against its floor and its ceiling, with a report."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from transframer.benchmarks.cache import ResultCache, write_text
+from transframer.benchmarks.config import BenchmarkConfig
+from transframer.benchmarks.measure import format_samples, measure
+from transframer.benchmarks.protocol import digest, stamp, weights_hash
+from transframer.benchmarks.report import html_report
+from transframer.benchmarks.results import TaskResult
+from transframer.benchmarks.sources import Source, source_for
+from transframer.benchmarks.tables import interval, markdown, metric_name, number, print_table
+from transframer.errors import ConfigError, unknown_name
+from transframer.predictor import FramePredictor
+from transframer.registry import get_task, task_names
+from transframer.task import Task
+from transframer.training.checkpoint import load_run
+
+
+def benchmark(config: BenchmarkConfig) -> list[TaskResult]:
+    """Benchmarks a run, prints the table and writes results.json, results.md and report.html.
+
+    Raises:
+        CheckpointError: `config.run` is neither a run folder nor pretrained weights.
+        UnknownNameError: no such task.
+        ConfigError: the data cannot serve a task; no such device.
+        DataError: a sample that cannot be predicted or scored; no room to write.
+    """
+    for name in config.tasks:
+        if name not in task_names():
+            raise unknown_name("task", name, task_names())
+    device = _device(config.device)
+    predictor, training = load_run(config.run)
+    names = config.tasks or training.tasks or list(task_names())
+    tasks = [get_task(name) for name in names]
+    results = benchmark_tasks(config, predictor, tasks, source_for(config, training.size_px), device)
+    write_results(config, results)
+    print_table(results)
+    print(f"report: {config.folder / 'report.html'}")
+    return results
+
+
+def benchmark_tasks(
+    config: BenchmarkConfig,
+    predictor: FramePredictor,
+    tasks: Sequence[Task],
+    source: Source,
+    device: torch.device,
+) -> list[TaskResult]:
+    """Measures tasks one by one; those already measured under the same protocol are read from the cache.
+
+    Each result is stored as soon as it is there, so that a benchmark that was interrupted goes on with the
+    tasks that are missing.
+    """
+    cache = ResultCache(config.folder / "cache")
+    predictor = predictor.to(device).eval()
+    weights = weights_hash(predictor)
+    results = []
+    for task in tasks:
+        source.held_out(task, 1)  # data that cannot serve a task is said before any measurement
+    for task in tasks:
+        start = time.perf_counter()
+        samples = source.held_out(task, config.samples)
+        floor_samples = source.training(task, config.floor_samples)
+        episodes = format_samples(task, samples)
+        protocol = stamp(
+            task, predictor, weights, source.description, samples, floor_samples, episodes, config, device
+        )
+        name = digest(protocol)
+        result = None if config.no_cache else cache.load(task.name, name)
+        how = "from the cache"
+        if result is None:
+            result = measure(
+                task, predictor, samples, episodes, floor_samples, config, protocol, name, device
+            )
+            cache.store(result)
+            how = f"{time.perf_counter() - start:.1f} s"
+        results.append(result)
+        said = f"{metric_name(result)} {interval(result.main.model)}, floor {number(result.main.floor)}"
+        print(f"{task.name}: {said}, {how}", file=sys.stderr, flush=True)
+    return results
+
+
+def write_results(config: BenchmarkConfig, results: Sequence[TaskResult]) -> None:
+    """Writes results.json, results.md and report.html, each whole or not at all.
+
+    Raises:
+        DataError: a file cannot be written.
+    """
+    record = {"command": config.command, "results": [result.to_json(pictures=False) for result in results]}
+    write_text(config.folder / "results.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
+    write_text(config.folder / "results.md", markdown(results, config.command))
+    write_text(config.folder / "report.html", html_report(results, config.command, Path(config.run)))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(repr(name), field="device", expected="auto, cpu, cuda or cuda:N") from error
+    count = torch.cuda.device_count()
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= count):
+        raise ConfigError(repr(name), field="device", expected=f"auto or cpu; CUDA devices here: {count}")
+    return device

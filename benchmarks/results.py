@@ -1,0 +1,157 @@
+"""What a benchmark found: per task, the metrics with their intervals, costs, pictures and protocol."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from transframer.benchmarks.statistics import Estimate, verdict
+from transframer.task import Metric
+
+
+@dataclass(frozen=True)
+class MetricResult:
+    """One metric of the model beside the trivial answer and the best the codec allows.
+
+    Attributes:
+        model: over the held-out samples.
+        floor: of the trivial prediction on the same samples.
+        difference: model - floor, resampled in pairs.
+        ceiling: of the true target, coded and decoded, on the same samples.
+    """
+
+    model: Estimate
+    floor: float
+    difference: Estimate
+    ceiling: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One sample, drawn; images are PNG data URIs.
+
+    Attributes:
+        index: of the sample in the held-out set.
+        chosen_as: "best", "median" or "worst" by the model's score, or "random".
+        scores: the headline of this sample alone, of "model", "floor" and "ceiling".
+        context: the context frames in the order of the episode.
+        uncertainty: standard deviation over the drawn samples, None where only one was drawn.
+        uncertainty_max: the deviation shown in full colour, in grey levels of 0-255.
+    """
+
+    index: int
+    chosen_as: str
+    scores: dict[str, float]
+    context: list[str]
+    truth: str
+    model: str
+    floor: str
+    ceiling: str
+    uncertainty: str | None = None
+    uncertainty_max: float = 0.0
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """All that was measured of one task.
+
+    Attributes:
+        metrics: by name; the headline is among them.
+        resamples: of the bootstrap.
+        bits_per_frame: exact, -log2 p(true coded target), mean over samples.
+        tokens_per_frame: mean number of triples in a drawn frame, and in the true coded target.
+        seconds_per_frame: wall time of sampling over frames drawn, at the protocol's batch size and device.
+        per_sample: the headline of each sample alone, in order; nan where it has nothing to judge.
+        definitions: what the task and its metrics are, in its author's words.
+        protocol: the stamp; `digest` names it.
+        peak_memory_bytes: of the process so far, and of the accelerator during this task (0 on CPU).
+    """
+
+    task: str
+    headline: Metric
+    metrics: dict[str, MetricResult]
+    resamples: int
+    bits_per_frame: Estimate
+    tokens_per_frame: float
+    target_tokens_per_frame: float
+    seconds_per_frame: float
+    per_sample: list[float]
+    definitions: str
+    protocol: dict[str, Any]
+    digest: str
+    peak_memory_bytes: int
+    peak_accelerator_bytes: int
+    pictures: list[Picture] = field(default_factory=list)
+
+    @property
+    def main(self) -> MetricResult:
+        """The headline metric."""
+        return self.metrics[self.headline.name]
+
+    @property
+    def verdict(self) -> str:
+        """ "beats", "ties" or "below" the floor, or "undefined"; see `statistics.verdict`."""
+        return verdict(self.headline, self.main.model, self.main.floor)
+
+    @property
+    def nothing_to_judge(self) -> list[int]:
+        """Samples whose own headline is nan; they are still part of every total."""
+        return [index for index, value in enumerate(self.per_sample) if math.isnan(value)]
+
+    def on_scale(self, value: float) -> float:
+        """A headline value on the scale where the floor is 0 and the ceiling is 1; nan without a scale."""
+        span = self.main.ceiling - self.main.floor
+        return (value - self.main.floor) / span if span and math.isfinite(span) else math.nan
+
+    def to_json(self, *, pictures: bool = True) -> dict[str, Any]:
+        """As JSON values; numbers that JSON lacks are the strings "nan", "inf" and "-inf"."""
+        record = dataclasses.asdict(self)
+        if not pictures:
+            del record["pictures"]
+        return _strict({**record, "verdict": self.verdict, "nothing_to_judge": self.nothing_to_judge})
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> TaskResult:
+        """The inverse of `to_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError: it was not written by `to_json` of this version.
+        """
+        names = {item.name for item in dataclasses.fields(cls)}
+        values = {name: record[name] for name in names}
+        values["headline"] = Metric(**record["headline"])
+        values["metrics"] = {
+            name: MetricResult(
+                model=_estimate(metric["model"]),
+                floor=float(metric["floor"]),
+                difference=_estimate(metric["difference"]),
+                ceiling=float(metric["ceiling"]),
+            )
+            for name, metric in record["metrics"].items()
+        }
+        values["bits_per_frame"] = _estimate(record["bits_per_frame"])
+        values["per_sample"] = [float(value) for value in record["per_sample"]]
+        values["pictures"] = [
+            Picture(**{**item, "scores": {key: float(value) for key, value in item["scores"].items()}})
+            for item in record["pictures"]
+        ]
+        return cls(**values)
+
+
+def _estimate(record: Mapping[str, Any]) -> Estimate:
+    return Estimate(
+        float(record["value"]), float(record["low"]), float(record["high"]), int(record["undefined"])
+    )
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    return value

@@ -1,0 +1,139 @@
+"""Where the samples of a benchmark come from: the world's test split, or a real labelled pair."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from transframer.benchmarks.config import BenchmarkConfig
+from transframer.errors import ConfigError, DataError, TransframerError
+from transframer.registry import get_task, task_names
+from transframer.task import Sample, Task
+
+
+class Source(abc.ABC):
+    """Held-out samples for any task, and training samples for its floor."""
+
+    @abc.abstractmethod
+    def held_out(self, task: Task, n: int) -> Sequence[Sample]:
+        """At most n samples that no run was trained on.
+
+        Raises:
+            ConfigError: the source cannot serve the task.
+        """
+
+    @abc.abstractmethod
+    def training(self, task: Task, n: int) -> Sequence[Sample]:
+        """n training samples, on which the trivial prediction is fitted and nothing else."""
+
+    @property
+    @abc.abstractmethod
+    def description(self) -> dict[str, Any]:
+        """What the held-out samples are, for the protocol."""
+
+
+@dataclass(frozen=True)
+class WorldSource(Source):
+    """The procedural world: its test split, and its train split for the floors.
+
+    Attributes:
+        seed: of the world.
+        size_px: height and width of a frame.
+    """
+
+    seed: int
+    size_px: int
+
+    def held_out(self, task: Task, n: int) -> Sequence[Sample]:
+        """The first n scenes of the test split."""
+        return self._samples("test", task, n)
+
+    def training(self, task: Task, n: int) -> Sequence[Sample]:
+        """The first n scenes of the train split."""
+        return self._samples("train", task, n)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Source, split and size."""
+        return {"source": "world", "split": "test", "size_px": self.size_px}
+
+    def _samples(self, split: str, task: Task, n: int) -> Sequence[Sample]:
+        from transframer.data.world import World
+
+        return World(split, self.seed, self.size_px).samples(range(n), task.sample_type, task.clip)
+
+
+@dataclass(frozen=True)
+class MotorcycleSource(Source):
+    """The real, labelled Middlebury 2014 stereo pair that scikit-image ships; floors from the world.
+
+    Attributes:
+        seed: of the world.
+        size_px: height and width of a frame.
+    """
+
+    seed: int
+    size_px: int
+
+    def held_out(self, task: Task, n: int) -> Sequence[Sample]:
+        """The crops of the pair, at most n.
+
+        Raises:
+            ConfigError: the pair has no label for this task; names the tasks it has labels for.
+        """
+        samples = self._samples(task)
+        if samples is None:
+            able = [name for name in task_names() if self._samples(get_task(name)) is not None]
+            raise ConfigError(
+                f"the motorcycle pair has no label for {task.name}",
+                field="data",
+                expected=f"tasks among {', '.join(able)}",
+                next_step=f"choose with --tasks {' '.join(able)}",
+            )
+        return samples[:n]
+
+    def training(self, task: Task, n: int) -> Sequence[Sample]:
+        """The first n scenes of the world's train split, where the run was trained too."""
+        return WorldSource(self.seed, self.size_px).training(task, n)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Source, split and size."""
+        return {"source": "motorcycle (Middlebury 2014)", "split": "all", "size_px": self.size_px}
+
+    def _samples(self, task: Task) -> list[dict[str, Any]] | None:
+        from transframer.data.datasets.motorcycle import motorcycle_samples
+
+        try:
+            return motorcycle_samples(task.sample_type, self.size_px)
+        except DataError:
+            return None
+
+
+def source_for(config: BenchmarkConfig, size_px: int) -> Source:
+    """The source that a benchmark asks for."""
+    return {"world": WorldSource, "motorcycle": MotorcycleSource}[config.data](config.seed, size_px)
+
+
+@contextmanager
+def naming(task: Task, index: int | range, step: str) -> Iterator[None]:
+    """Makes an error say which sample it happened on; a user's error keeps its class."""
+    place = f"{task.name}, {step} of sample {index}"
+    if isinstance(index, range):
+        place = f"{task.name}, {step} of samples {index.start} to {index.stop - 1}"
+    try:
+        yield
+    except TransframerError as error:
+        raise type(error)(
+            f"{place}: {error.found}",
+            file=error.file,
+            field=error.field,
+            expected=error.expected,
+            next_step=error.next_step,
+        ) from error
+    except Exception as error:
+        error.add_note(f"while benchmarking: {place}")
+        raise

@@ -1,0 +1,49 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from transframer.benchmarks.config import BenchmarkConfig
+from transframer.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"samples": 0},
+        {"batch_size": 0},
+        {"samples_per_query": 0},
+        {"floor_samples": 0},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"temperature": 0.0, "samples_per_query": 4},
+    ],
+)
+def test_settings_out_of_range_name_their_field(changes):
+    with pytest.raises(ConfigError) as caught:
+        BenchmarkConfig(Path("run"), **changes)
+    assert caught.value.field in changes
+
+
+def test_temperature_follows_the_number_of_samples_unless_given():
+    assert BenchmarkConfig(Path("run")).sampling_temperature == 0
+    assert BenchmarkConfig(Path("run"), samples_per_query=4).sampling_temperature == 1
+    assert BenchmarkConfig(Path("run"), samples_per_query=4, temperature=0.7).sampling_temperature == 0.7
+
+
+def test_command_states_what_differs_from_the_defaults():
+    config = BenchmarkConfig(Path("my run"), tasks=["a", "b"], samples=8, no_cache=True)
+    assert config.command == "transframer benchmark 'my run' --tasks a b --samples 8 --no-cache"
+    assert BenchmarkConfig(Path("run")).command == "transframer benchmark run"
+
+
+def test_importing_the_settings_is_light():
+    code = (
+        "import sys, transframer.benchmarks.config; "
+        "print([m for m in ('torch', 'numpy', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

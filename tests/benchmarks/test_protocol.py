@@ -1,0 +1,88 @@
+import dataclasses
+
+import pytest
+import torch
+
+from transframer.benchmarks.measure import format_samples
+from transframer.benchmarks.protocol import code_version, digest, fingerprint, stamp, weights_hash
+
+
+@pytest.fixture
+def make_stamp(toy_task, toy_source, toy_predictor, toy_config):
+    def make(task=toy_task, change=None, n=4, threads=None, **changes):
+        samples = toy_source.held_out(task, n)
+        if change:
+            change(samples)
+        episodes = format_samples(task, samples)
+        return stamp(
+            task,
+            toy_predictor,
+            weights_hash(toy_predictor),
+            toy_source.description,
+            samples,
+            toy_source.training(task, 3),
+            episodes,
+            toy_config(**changes),
+            torch.device("cpu"),
+        )
+
+    return make
+
+
+def test_equal_measurements_have_equal_stamps(make_stamp):
+    assert digest(make_stamp()) == digest(make_stamp())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"temperature": 0.5},
+        {"temperature": 0.5, "samples_per_query": 2},
+        {"top_p": 0.9},
+        {"batch_size": 4},
+        {"n": 5},
+        {"change": lambda samples: samples[0]["images"][0, 0, 0, 0].add_(1)},
+        {"change": lambda samples: samples[0].update(level=20.25)},  # a label finer than a grey level
+    ],
+)
+def test_each_thing_a_result_depends_on_changes_the_stamp(make_stamp, changes):
+    assert digest(make_stamp(**changes)) != digest(make_stamp())
+
+
+def test_weights_threads_and_task_settings_change_the_stamp(make_stamp, toy_predictor, toy_task):
+    before = digest(make_stamp())
+    with torch.no_grad():
+        toy_predictor.weight[0] += 1e-6
+    assert digest(make_stamp()) != before
+    other = dataclasses.replace(toy_task, clip=dataclasses.replace(toy_task.clip, step_s=0.2))
+    assert digest(make_stamp(task=other)) != digest(make_stamp())
+
+
+def test_where_results_go_does_not_change_the_stamp(make_stamp, tmp_path):
+    assert digest(make_stamp(out=tmp_path / "elsewhere", no_cache=True)) == digest(make_stamp())
+
+
+def test_stamp_states_the_protocol(make_stamp):
+    record = make_stamp(n=4)
+    assert record["data"]["split"] == "test"
+    assert record["data"]["n"] == 4
+    assert record["floor"]["split"] == "train"
+    assert record["floor"]["n"] == 3
+    assert record["codec"] == [{"quality": 100, "subsampling": "4:4:4", "reference": None}]
+    assert record["sampling"]["temperature"] == 0
+    assert record["model"]["parameters"] == 2
+    assert record["machine"]["threads"] == torch.get_num_threads()
+
+
+def test_fingerprint_tells_structure_from_content():
+    assert fingerprint([1, [2]]) != fingerprint([[1], 2])
+    assert fingerprint("ab", "c") != fingerprint("a", "bc")
+    assert fingerprint(torch.zeros(4)) != fingerprint(torch.zeros(4, dtype=torch.int32))
+    assert fingerprint(torch.arange(4).reshape(2, 2).T) == fingerprint(torch.tensor([[0, 2], [1, 3]]))
+
+
+def test_code_version_names_the_package_and_its_source():
+    version = code_version()
+    assert version["version"]
+    assert len(version["source_sha256"]) == 64

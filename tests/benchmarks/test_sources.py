@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from transframer.benchmarks.config import BenchmarkConfig
+from transframer.benchmarks.sources import MotorcycleSource, WorldSource, source_for
+from transframer.errors import ConfigError
+from transframer.registry import get_task
+
+
+def test_world_serves_test_scenes_and_fits_floors_on_others():
+    source, task = WorldSource(0, 32), get_task("depth_estimation")
+    held_out, training = source.held_out(task, 3), source.training(task, 3)
+    assert len(held_out) == len(training) == 3
+    for one, other in zip(held_out, training, strict=True):
+        assert not torch.equal(one["images"], other["images"])
+    again = source.held_out(task, 2)
+    assert all(torch.equal(a["images"], b["images"]) for a, b in zip(again, held_out, strict=False))
+    assert source.description["split"] == "test"
+
+
+@pytest.mark.parametrize("name", ["depth_estimation", "optical_flow", "view_synthesis"])
+def test_motorcycle_serves_the_tasks_it_has_labels_for(name):
+    samples = MotorcycleSource(0, 32).held_out(get_task(name), 2)
+    assert len(samples) == 2
+    assert get_task(name).format(samples[0]).target is not None
+
+
+def test_motorcycle_refuses_other_tasks_and_names_those_it_serves():
+    with pytest.raises(ConfigError) as caught:
+        MotorcycleSource(0, 32).held_out(get_task("semantic_segmentation"), 1)
+    for name in ("depth_estimation", "optical_flow", "view_synthesis"):
+        assert name in str(caught.value)
+    assert "video_prediction" not in str(caught.value)
+
+
+def test_source_follows_the_option():
+    assert isinstance(source_for(BenchmarkConfig(Path("run")), 64), WorldSource)
+    assert source_for(BenchmarkConfig(Path("run"), data="motorcycle", seed=3), 48) == MotorcycleSource(3, 48)
