@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from transframer.frames import Subsampling
@@ -42,8 +42,10 @@ _CHROMA = """
 17 18 24 47 99 99 99 99  18 21 26 66 99 99 99 99  24 26 56 99 99 99 99 99  47 66 99 99 99 99 99 99
 99 99 99 99 99 99 99 99  99 99 99 99 99 99 99 99  99 99 99 99 99 99 99 99  99 99 99 99 99 99 99 99
 """
-_RASTER = torch.tensor([8 * row + column for row, column in ZIGZAG])
-_TABLES = torch.stack([torch.tensor([int(n) for n in table.split()])[_RASTER] for table in (_LUMA, _CHROMA)])
+_TABLES = torch.tensor([[int(step) for step in table.split()] for table in (_LUMA, _CHROMA)])
+
+_RASTER = torch.tensor([8 * row + column for row, column in ZIGZAG])[channel_zigzag]
+_ORDER = 64 * channel_plane + _RASTER  # of each channel, its place in planes x raster frequencies
 
 
 def grid_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -56,7 +58,7 @@ def grid_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def plane_tables(quality: Int[Tensor, " b"]) -> Float[Tensor, "b 2 64"]:
-    """Quantisation steps of luma and of chroma in zigzag order: Annex K scaled as `jpeg_set_quality` does.
+    """Quantisation steps of luma and of chroma, raster order: Annex K scaled as `jpeg_set_quality` does.
 
     Args:
         quality: 1 to 100.
@@ -75,8 +77,36 @@ def quantisation(quality: Int[Tensor, " b"]) -> Float[Tensor, "b 192"]:
     >>> quantisation(torch.tensor([50, 100]))[:, :6].tolist()
     [[16.0, 17.0, 17.0, 11.0, 12.0, 14.0], [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]]
     """
-    plane, index = (channel.to(quality.device) for channel in (channel_plane, channel_zigzag))
-    return plane_tables(quality)[:, plane.clamp(max=1), index]
+    plane, raster = (channel.to(quality.device) for channel in (channel_plane, _RASTER))
+    return plane_tables(quality)[:, plane.clamp(max=1), raster]
+
+
+def grid_from_planes(
+    luma: Shaped[Tensor, "b 1 64 gy gx"], chroma: Shaped[Tensor, "b 2 64 cy cx"], dtype: torch.dtype
+) -> Shaped[Tensor, "b 192 gy gx"]:
+    """Arranges the coefficients of planes, 8x8 frequencies in raster order, as a grid of a data type.
+
+    Args:
+        chroma: of the same height and width as luma, or half of them.
+    """
+    step = luma.shape[-1] // chroma.shape[-1]
+    stack = torch.zeros(len(luma), 3, *luma.shape[2:], dtype=dtype, device=luma.device)
+    stack[:, :1] = luma
+    stack[:, 1:, :, ::step, ::step] = chroma
+    return stack.flatten(1, 2).index_select(1, _ORDER.to(stack.device))
+
+
+def planes_from_grid(
+    grid: Shaped[Tensor, "b 192 gy gx"], halved: bool
+) -> tuple[Shaped[Tensor, "b 1 64 gy gx"], Shaped[Tensor, "b 2 64 cy cx"]]:
+    """Luma and chroma coefficients: the inverse of `grid_from_planes`.
+
+    Args:
+        halved: whether the chroma planes have half the height and width.
+    """
+    step = 2 if halved else 1
+    stack = grid.index_select(1, _ORDER.argsort().to(grid.device)).unflatten(1, (3, 64))
+    return stack[:, :1], stack[:, 1:, :, ::step, ::step]
 
 
 @cache

@@ -54,20 +54,21 @@ def tokens_from_grid(grid: Int[Tensor, "b 192 gy gx"], max_value: int | None = N
     >>> torch.stack(tokens[:3])[:, 0].T.tolist()
     [[0, 2, 7], [3, 1, -2]]
     """
-    cells, positions = grid[0].numel(), grid.shape[2] * grid.shape[3]
+    b, positions = len(grid), grid.shape[2] * grid.shape[3]
+    cells = N_CHANNELS * positions
     flat = grid.reshape(-1)
-    found = flat.nonzero()[:, 0]
-    row = found // cells
-    length = row.bincount(minlength=len(grid))
-    rank = torch.arange(len(found), device=grid.device) - (length.cumsum(0) - length)[row]
-    values = flat[found].long()
+    found = flat.nonzero()[:, 0]  # ascending, so the grids' shares of it are found by bisection
+    bounds = torch.searchsorted(found, torch.arange(b + 1, device=grid.device) * cells)
+    start, length = bounds[:-1], bounds.diff()
+    rank = torch.arange(int(length.max()) if b else 0, device=grid.device)
+    index = found.index_select(0, (start[:, None] + rank).flatten().clamp(max=len(found) - 1)).view(b, -1)
+    value = flat.index_select(0, index.flatten()).view(b, -1).long()
     if max_value is not None:
-        values = values.clamp(-max_value, max_value)
-    longest = int(length.max()) if len(grid) else 0
-    columns = found.new_zeros(3, len(grid), longest)
-    cell = found - row * cells
-    columns[:, row, rank] = torch.stack([cell // positions, cell % positions, values])
-    return Tokens(columns[0], columns[1], columns[2], length)
+        value = value.clamp(-max_value, max_value)
+    present = rank < length[:, None]
+    cell = (index - torch.arange(b, device=grid.device)[:, None] * cells) * present
+    channel = cell // positions
+    return Tokens(channel, cell - channel * positions, value * present, length)
 
 
 def grid_from_tokens(tokens: Tokens, grid_size: tuple[int, int]) -> Int[Tensor, "b 192 gy gx"]:
