@@ -74,17 +74,17 @@ def parse(
 def _add_fields(
     parser: jsonargparse.ArgumentParser, cls: type, hints: dict[str, Any], positional: Sequence[str]
 ) -> None:
-    documented = _documented(cls)
+    texts = documented(cls)
     for name in positional:
         if _is_list(hints[name]):
             kind = typing.get_args(hints[name])[0]
-            parser.add_argument(name, type=kind, nargs="+", help=documented.get(name))
+            parser.add_argument(name, type=kind, nargs="+", help=texts.get(name))
         else:
-            parser.add_argument(name, type=hints[name], help=documented.get(name))
+            parser.add_argument(name, type=hints[name], help=texts.get(name))
     for field in dataclasses.fields(cls):
         if field.name in positional:
             continue
-        settings: dict[str, Any] = {"type": hints[field.name], "help": documented.get(field.name)}
+        settings: dict[str, Any] = {"type": hints[field.name], "help": texts.get(field.name)}
         if field.default is not dataclasses.MISSING:
             settings["default"] = field.default
         elif field.default_factory is not dataclasses.MISSING:
@@ -102,11 +102,11 @@ def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _documented(cls: type) -> dict[str, str]:
-    """The text of each field under "Attributes:" in the class's docstring."""
+def documented(cls: type) -> dict[str, str]:
+    """What a class's docstring says of each field under "Attributes:", each on one line."""
     text = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2]
     entries = re.findall(r"^    (\w+): (.*(?:\n      .*)*)", text, flags=re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", entry).rstrip(".").replace("%", "%%") for name, entry in entries}
+    return {name: re.sub(r"\s+", " ", entry).rstrip(".") for name, entry in entries}
 
 
 def _is_list(hint: Any) -> bool:
@@ -172,7 +172,7 @@ def _described(hint: Any) -> str:
     parts = [part for part in typing.get_args(hint) if part is not NoneType]
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(map(str, parts))
-    if _is_list(hint):
+    if typing.get_origin(hint) in (list, tuple):
         return f"a list: each {_described(parts[0])}"
     if len(parts) == 1:
         return _described(parts[0])
