@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
@@ -111,7 +112,17 @@ def rgb_of(
     fine = Blocks(frame, x.float(), y.float(), image.new_tensor([0.25, 0.75]), 1.0)
     colour = shade(frames, fine, trace(frames, fine))
     image[frame, :, y, x] = ((colour[:, 0, 0] + colour[:, 0, 1] + colour[:, 1, 0] + colour[:, 1, 1]) * 0.25).T
-    return (image * 255 + 0.5).to(torch.uint8)
+    return (_lens(image) * 255 + 0.5).to(torch.uint8)
+
+
+def _lens(image: Float[Tensor, "f 3 h w"]) -> Float[Tensor, "f 3 h w"]:
+    """The blur of a lens, [1 2 1] / 4 both ways: band-limits the edges, which otherwise cost most tokens."""
+    image = F.pad(image, (1, 1, 1, 1), mode="replicate")
+    for _ in range(2):
+        image = image[..., 1:] + image[..., :-1]
+    for _ in range(2):
+        image = image[..., 1:, :] + image[..., :-1, :]
+    return image * 0.0625
 
 
 def _edges(surface: Int[Tensor, "f h w"]) -> Tensor:

@@ -93,7 +93,7 @@ def sample_scenes(keys: Int[Tensor, " b"], main_object: bool, static: bool) -> S
     draw = Draws(keys)
     k, full = MAX_OBJECTS, 2 * math.pi
     # the power makes few objects more frequent than many
-    count = 1 + (draw.uniform("count", 0, 1) ** 1.4 * (3 if main_object else k)).long()
+    count = 1 + (draw.uniform("count", 0, 1) ** 1.6 * (3 if main_object else k)).long()
     slots = torch.arange(k, device=keys.device)
     shape, pattern = draw.choice("shape", 4, k), draw.choice("pattern", 3, k)
     focal = draw.uniform("focal", 0.85, 1.1)
@@ -106,7 +106,7 @@ def sample_scenes(keys: Int[Tensor, " b"], main_object: bool, static: bool) -> S
     distance = draw.uniform("distance", 4.2, 5.4)
     if main_object:
         distance = distance - 1.2
-        span = draw.uniform("span", 0.46, 0.6)
+        span = draw.uniform("span", 0.44, 0.56)
         first = slots == 0
         radius = torch.where(first, 0.0, draw.uniform("aside", 2.0, 2.8, k))
         size = torch.where(first, (span * distance / focal)[:, None], size * 0.4)
@@ -114,11 +114,11 @@ def sample_scenes(keys: Int[Tensor, " b"], main_object: bool, static: bool) -> S
 
     lift = draw.uniform("lift", -0.9, 0.6, k).clamp(min=0)  # three in five stand on the ground
     heading = draw.uniform("heading", 0, full, k)
-    stride = draw.uniform("stride", 0.0 if static else 0.25, 0.6, k) * (not static)
+    stride = draw.uniform("stride", 0.3, 0.65, k) * (not static)
     ground_point = torch.stack([radius * angle.cos(), radius * angle.sin()], -1)
     sway = torch.stack([stride * heading.cos(), stride * heading.sin(), 0.5 * lift * (not static)], -1)
     elevation, azimuth = draw.uniform("elevation", 0.6, 1.0), draw.uniform("sun", 0, full)
-    waves = draw.uniform("wave", 0.2, 0.4, 2)
+    waves = draw.uniform("wave", 0.12, 0.28, 2)
     veer = draw.uniform("veer", 0, full)[:, None] + draw.uniform("skew", 1.2, 1.9, 1) * slots[:2]
     return Scenes(
         present=slots < count[:, None],
@@ -126,10 +126,10 @@ def sample_scenes(keys: Int[Tensor, " b"], main_object: bool, static: bool) -> S
         pattern=pattern,
         position=torch.cat([ground_point, (half_extent[..., 2] + lift)[..., None]], -1),
         sway=sway,
-        sway_rate=draw.uniform("sway rate", 2.0, 4.5, k),
+        sway_rate=draw.uniform("sway rate", 3.0, 5.5, k),
         sway_phase=draw.uniform("sway phase", 0, full, k),
         yaw=draw.uniform("yaw", 0, full, k),
-        spin=draw.signed("spin", 0.3, 2.0, k) * (not static),
+        spin=draw.signed("spin", 0.5, 2.5, k) * (not static),
         half_extent=half_extent,
         quadric=quadric,
         colours=_object_colours(draw),
@@ -142,9 +142,9 @@ def sample_scenes(keys: Int[Tensor, " b"], main_object: bool, static: bool) -> S
         focal=focal,
         distance=distance,
         azimuth=draw.uniform("azimuth", 0, full),
-        orbit_rate=draw.signed("orbit rate", 0.25, 0.45),
+        orbit_rate=draw.signed("orbit rate", 0.3, 0.55),
         dolly=_oscillation(draw, "dolly", 0.1, 0.4),
-        pan=_oscillation(draw, "pan", 0.08, 0.18),
+        pan=_oscillation(draw, "pan", 0.04, 0.08) if static else _oscillation(draw, "pan", 0.14, 0.25),
         bob=_oscillation(draw, "bob", 0.0, 0.15),
         height=draw.uniform("height", 1.2, 1.9),
         look=(half_extent[..., 2] + lift)[:, 0] if main_object else draw.uniform("look", 0.4, 0.8),
@@ -154,7 +154,7 @@ def sample_scenes(keys: Int[Tensor, " b"], main_object: bool, static: bool) -> S
 
 
 def _oscillation(draw: Draws, name: str, low: float, high: float) -> Tensor:
-    amplitude, rate = draw.uniform(name, low, high), draw.uniform(name + " rate", 2.0, 4.0)
+    amplitude, rate = draw.uniform(name, low, high), draw.uniform(name + " rate", 3.0, 5.0)
     return torch.stack([amplitude, rate, draw.uniform(name + " phase", 0, 2 * math.pi)], -1)
 
 
@@ -202,7 +202,7 @@ def _ground_colours(draw: Draws) -> Tensor:
     value = draw.uniform("ground value", 0.4, 0.55)
     other = hue + draw.uniform("ground other hue", -0.1, 0.1)
     return torch.stack(
-        [_rgb_from_hsv(hue, saturation, value), _rgb_from_hsv(other, saturation, value + 0.35)], -2
+        [_rgb_from_hsv(hue, saturation, value), _rgb_from_hsv(other, saturation, value + 0.22)], -2
     )
 
 

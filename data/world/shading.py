@@ -22,7 +22,7 @@ from transframer.data.world.tracing import (
 )
 
 _AMBIENT, _DIFFUSE, _SHADOW = 0.5, 0.6, 0.55
-_PENUMBRA_M = 0.35
+_PENUMBRA_M = 0.7
 
 
 def wave(x: Tensor) -> Tensor:
@@ -111,6 +111,6 @@ def _facing(local: Vector, face: Tensor, q2: Tensor, q1: Tensor, sun: Vector) ->
 def _pattern(pattern: Tensor, local: Vector, half_x: Tensor, half_z: Tensor) -> Tensor:
     """How much of the second colour shows, 0-1: patterns carved through the solid, two or three periods wide."""
     x, y, z = local[0] / half_x, local[1] / half_x, local[2] / half_z
-    stripes = (wave(0.45 * (x + y) + 0.9 * z) - 0.5) * 2.5 + 0.5
-    dots = (wave(x) + wave(y) + wave(z) - 2.1) * 2.0
+    stripes = (wave(0.45 * (x + y) + 0.9 * z) - 0.5) * 1.8 + 0.5
+    dots = (wave(0.75 * x) + wave(0.75 * y) + wave(0.75 * z) - 2.2) * 1.8
     return torch.where(pattern == 1, stripes, torch.where(pattern == 2, dots, 0.0)).clamp(0, 1)
