@@ -93,7 +93,7 @@ def _objects(frames: Frames, owner: Tensor, frame: Tensor, point: list[Tensor], 
     local = rotated((cosine, sine), (point[0] - position[0], point[1] - position[1], point[2] - position[2]))
     sun = rotated((cosine, sine), tuple(frames.sun[:, c][frame] for c in range(3)))
     light = _AMBIENT + _DIFFUSE * _facing(local, face, q2, q1, sun).clamp(min=0)
-    mark = _pattern(frames.pattern.flatten()[owner], local, half_x, half_z)
+    mark = _pattern(frames.pattern.flatten()[owner], local, face, half_x, half_z)
     body, other = frames.colours.flatten(0, 1).permute(1, 2, 0).contiguous()[..., owner]
     return [((body[c] + (other[c] - body[c]) * mark) * light).clamp(max=1) for c in range(3)]
 
@@ -108,9 +108,11 @@ def _facing(local: Vector, face: Tensor, q2: Tensor, q1: Tensor, sun: Vector) ->
     return torch.where(face == 0, curved, flat)
 
 
-def _pattern(pattern: Tensor, local: Vector, half_x: Tensor, half_z: Tensor) -> Tensor:
-    """How much of the second colour shows, 0-1: patterns carved through the solid, two or three periods wide."""
+def _pattern(pattern: Tensor, local: Vector, face: Tensor, half_x: Tensor, half_z: Tensor) -> Tensor:
+    """How much of the second colour shows, 0-1: patterns carved through the solid, two periods wide."""
     x, y, z = local[0] / half_x, local[1] / half_x, local[2] / half_z
     stripes = (wave(0.45 * (x + y) + 0.9 * z) - 0.5) * 1.8 + 0.5
-    dots = (wave(0.75 * x) + wave(0.75 * y) + wave(0.75 * z) - 2.2) * 1.8
+    # dots are centred half-way out from the middle, so a flat face has none unless its own axis counts in full
+    peaks = [torch.where(face == axis, 1.0, wave(c)) for axis, c in ((1, x), (2, y), (3, z))]
+    dots = (peaks[0] + peaks[1] + peaks[2] - 2.0) * 1.6
     return torch.where(pattern == 1, stripes, torch.where(pattern == 2, dots, 0.0)).clamp(0, 1)
