@@ -1,0 +1,301 @@
+"""Prediction on people's own images: geometry, formats of input, order of checks, files written."""
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from transframer import cli
+from transframer.data.formats.cameras import write_cameras
+from transframer.data.formats.images import load_image
+from transframer.data.formats.png16 import read_depth_png
+from transframer.errors import CheckpointError, ConfigError, DataError
+from transframer.frames import Camera, Frame
+from transframer.models.presets import TransframerConfig
+from transframer.models.transframer import Transframer
+from transframer.predict import fitted_size, predict, predict_files
+from transframer.predict_config import PredictConfig
+from transframer.predictor import FramePredictor, Samples
+from transframer.registry import get_task
+from transframer.training import checkpoint
+from transframer.training.config import TrainConfig
+
+DEPTH = get_task("depth_estimation")
+
+
+@dataclass(eq=False)
+class Echo(FramePredictor):
+    """Predicts the last context image, plus noise if it is warm; remembers what it was asked."""
+
+    def __post_init__(self):
+        super().__init__()
+        self.asked = []
+
+    def collate(self, episodes):
+        raise NotImplementedError
+
+    loss = log_prob = collate
+
+    def sample(self, episodes, *, temperature=1.0, top_p=1.0, generator=None):
+        self.asked.append(list(episodes))
+        frames = []
+        for episode in episodes:
+            assert episode.target is None
+            image = episode.context[-1].image
+            noise = torch.randint(0, 40, image.shape, generator=generator) if temperature else 0
+            frames.append(Frame((image.int() + noise).clamp(0, 255).to(torch.uint8), episode.query))
+        none = torch.zeros(len(episodes))
+        return Samples(frames, none, none.long())
+
+
+@pytest.fixture
+def echo(monkeypatch):
+    predictor = Echo()
+    monkeypatch.setattr(checkpoint, "load_run", lambda path: (predictor, TrainConfig()))
+    return predictor
+
+
+def halves(width=90, height=60, mode="RGB"):
+    """Black on the left, white on the right: far and near for depth_estimation."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, width // 2 :] = 255
+    return Image.fromarray(pixels).convert(mode)
+
+
+def files(folder):
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 32))
+def test_frames_are_multiples_of_16_and_as_large_as_asked_for(height, width, blocks):
+    fitted = fitted_size(height, width, 16 * blocks)
+    assert all(side % 16 == 0 and side >= 16 for side in fitted)
+    assert max(fitted) == 16 * blocks
+    exact = min(height, width) * 16 * blocks / max(height, width)
+    assert abs(min(fitted) - exact) <= 8 or min(fitted) == 16
+    assert fitted[::-1] == fitted_size(width, height, 16 * blocks)
+
+
+def test_a_prediction_in_a_few_lines():
+    image = torch.from_numpy(np.array(halves(300, 200))).permute(2, 0, 1)
+    depth_m = predict(Echo(), DEPTH, [image], size_px=64)
+    assert depth_m.shape == (48, 64)
+    assert depth_m[:, :30].mean() == pytest.approx(DEPTH.max_depth_m, rel=0.05)
+    assert depth_m[:, -30:].mean() == pytest.approx(DEPTH.min_depth_m, rel=0.05)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+@pytest.mark.parametrize(("width", "height"), [(90, 60), (61, 200), (500, 31), (1, 1)])
+def test_outputs_cover_the_whole_image_at_its_own_size(tmp_path, echo, suffix, width, height):
+    path = tmp_path / f"photo.{suffix}"
+    halves(width, height).save(path)
+    written = predict_files(PredictConfig("run", (str(path),), "depth_estimation", str(tmp_path / "out")))
+    stem = "photo_depth_estimation"
+    assert files(tmp_path / "out") == [f"{stem}.npy", f"{stem}.png", f"{stem}_picture.png"]
+    assert sorted(path.name for path in written) == files(tmp_path / "out")
+    depth = np.load(tmp_path / "out" / f"{stem}.npy")
+    assert depth.shape == (height, width)
+    assert torch.allclose(
+        read_depth_png(tmp_path / "out" / f"{stem}.png"), torch.from_numpy(depth), atol=1e-3
+    )
+    if width > 1:
+        assert np.median(depth[:, : width // 4]) > 5 * np.median(depth[:, -width // 4 :])
+    picture = load_image(tmp_path / "out" / f"{stem}_picture.png")
+    assert picture.shape[2] / picture.shape[1] == pytest.approx(2 * width / height, rel=0.1)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "L", "P", "LA", "CMYK"])
+def test_any_colour_mode(tmp_path, echo, mode):
+    path = tmp_path / "photo.tiff"
+    halves(mode="L" if mode == "LA" else "RGB").convert(mode).save(path)
+    predict_files(PredictConfig("run", (str(path),), "depth_estimation", str(tmp_path)))
+    seen = echo.asked[0][0].context[0].image
+    assert seen[:, :, :28].float().mean() < 10
+    assert seen[:, :, -28:].float().mean() > 245
+
+
+def test_an_image_is_turned_upright_by_its_exif_tag(tmp_path, echo):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees clockwise
+    halves(90, 60).save(tmp_path / "photo.jpg", exif=exif)
+    predict_files(PredictConfig("run", (str(tmp_path / "photo.jpg"),), "depth_estimation", str(tmp_path)))
+    depth = np.load(tmp_path / "photo_depth_estimation.npy")
+    assert depth.shape == (90, 60)
+    assert depth[:30].mean() > 5 * depth[60:].mean()
+
+
+def test_a_folder_gives_a_prediction_for_each_image_in_it(tmp_path, echo):
+    for name, size in (("a.png", (40, 40)), ("b.JPG", (40, 20)), ("c.webp", (44, 40))):
+        halves(*size).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("not an image")
+    predict_files(PredictConfig("run", (str(tmp_path),), "depth_estimation", str(tmp_path / "out")))
+    assert [name for name in files(tmp_path / "out") if name.endswith("npy")] == [
+        f"{letter}_depth_estimation.npy" for letter in "abc"
+    ]
+    assert len(echo.asked) == 2, "images of one frame size go through the model together"
+
+
+def test_predictions_are_reproducible_and_several_samples_are_combined(tmp_path, echo):
+    halves().save(tmp_path / "photo.png")
+
+    def depth(seed):
+        predict_files(
+            PredictConfig(
+                "run", (str(tmp_path / "photo.png"),), "depth_estimation", str(tmp_path), 5, seed=seed
+            )
+        )
+        return np.load(tmp_path / "photo_depth_estimation.npy")
+
+    first, again, other = depth(1), depth(1), depth(2)
+    assert len(echo.asked) == 15
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "settings", "error", "message"),
+    [
+        ("depth_estimation", ["broken.png"], {}, DataError, "broken.png: not an image"),
+        ("depth_estimation", ["a.png", "cut.png"], {}, DataError, "cut.png: cannot be read"),
+        ("depth_estimation", ["huge.png"], {}, DataError, "an image of 10000 x 10000 pixels"),
+        ("depth_estimation", ["missing.png"], {}, DataError, "missing.png: no such file"),
+        ("depth_estimation", ["empty"], {}, DataError, "no image in the folder"),
+        ("depth_estimation", ["a.png", "a.jpg"], {}, DataError, "2 images would be written as a_depth"),
+        ("depth_estimation", ["a.png"], {"times": (0.0,)}, DataError, "does not use times"),
+        ("video_prediction", ["a.png", "b.png"], {}, DataError, "video_prediction for 2 images"),
+        (
+            "video_prediction",
+            ["a.png", "b.png", "c.png"],
+            {"times": (0.0, 1.0)},
+            ConfigError,
+            "2 times for 3",
+        ),
+        (
+            "video_prediction",
+            ["a.png", "b.png", "c.png"],
+            {"times": (0.0, 1.0, 2.0), "query_time": 1.5},
+            DataError,
+            "a query time in the past",
+        ),
+        ("video_prediction", ["a.png", "b.png", "wide.png"], {}, DataError, "images of different sizes"),
+        (
+            "view_synthesis",
+            ["a.png"],
+            {},
+            DataError,
+            "cameras, query_camera beside the images\ngive --cameras",
+        ),
+        ("view_synthesis", ["a.png"], {"cameras": "a.png"}, DataError, "a.png: not a JSON file"),
+    ],
+)
+def test_inputs_are_checked_before_the_model_is_loaded(
+    tmp_path, monkeypatch, task, names, settings, error, message
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint, "load_run", lambda path: pytest.fail("the model was loaded"))
+    for name in ("a.png", "a.jpg", "b.png", "c.png"):
+        halves().save(name)
+    halves(200, 20).save("wide.png")
+    Path("broken.png").write_text("not a png")
+    Path("cut.png").write_bytes(Path("a.png").read_bytes()[:80])
+    Path("empty").mkdir()
+    png = Path("a.png").read_bytes()
+    chunk = b"IHDR" + (10_000).to_bytes(4, "big") * 2 + png[24:29]
+    Path("huge.png").write_bytes(png[:12] + chunk + zlib.crc32(chunk).to_bytes(4, "big") + png[33:])
+    with pytest.raises(error, match=message):
+        predict_files(PredictConfig("run", tuple(names), task, "out", **settings))
+    assert not Path("out").exists()
+
+
+def test_a_run_that_is_none(tmp_path):
+    halves().save(tmp_path / "a.png")
+    with pytest.raises(CheckpointError, match="neither a run folder nor a model"):
+        predict_files(PredictConfig(str(tmp_path), (str(tmp_path / "a.png"),), "depth_estimation", "out"))
+
+
+def test_several_images_are_one_query_with_their_times(tmp_path, echo):
+    names = [str(tmp_path / f"{letter}.png") for letter in "abc"]
+    for name in names:
+        halves(96, 64).save(name)
+    config = PredictConfig(
+        "run",
+        tuple(names),
+        "video_prediction",
+        str(tmp_path / "out"),
+        times=(10.0, 12.0, 14.0),
+        query_time=18.0,
+    )
+    predict_files(config)
+    (episode,) = echo.asked[0]
+    assert episode.size == (48, 64)
+    assert [frame.annotation.time for frame in episode.context] == [-2, -1, 0]
+    assert episode.query.time == 2
+    assert "a_video_prediction_picture.png" in files(tmp_path / "out")
+    assert load_image(tmp_path / "out/a_video_prediction.png").shape == (3, 64, 96)
+
+
+def test_cameras_are_those_of_the_images_as_they_are(tmp_path, echo):
+    def camera(x):
+        pose = torch.eye(4)
+        pose[0, 3] = x
+        return Camera(torch.tensor([[100.0, 0, 48], [0, 110, 40], [0, 0, 1]]), pose)
+
+    for name in ("left.png", "right.png"):
+        halves(96, 80).save(tmp_path / name)
+    write_cameras(tmp_path / "cameras.json", {"left.png": camera(0.0), "right.png": camera(1.0)}, camera(0.5))
+    images = (str(tmp_path / "left.png"), str(tmp_path / "right.png"))
+    predict_files(
+        PredictConfig(
+            "run", images, "view_synthesis", str(tmp_path / "out"), cameras=str(tmp_path / "cameras.json")
+        )
+    )
+    (episode,) = echo.asked[0]
+    assert episode.size == (48, 64)
+    expected = torch.tensor([[100 * 64 / 96, 0, 32], [0, 110 * 48 / 80, 24], [0, 0, 1]])
+    for annotation in (*(frame.annotation for frame in episode.context), episode.query):
+        assert torch.allclose(annotation.camera.intrinsics, expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"size_px": 40}, "size_px"),
+        ({"samples_per_query": 0}, "samples_per_query"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"temperature": 0.0, "samples_per_query": 2}, "temperature"),
+        ({"top_p": 0.0}, "top_p"),
+    ],
+)
+def test_settings_out_of_range(settings, field):
+    with pytest.raises(ConfigError) as caught:
+        PredictConfig("run", ("a.png",), "depth_estimation", "out", **settings)
+    assert caught.value.field == field
+
+
+def test_a_saved_model_predicts_from_the_command_line(tmp_path, capsys):
+    torch.manual_seed(0)
+    config = TransframerConfig(
+        ("depth_estimation",),
+        ("rgb", "depth"),
+        (16,),
+        (1,),
+        (8, 8),
+        16,
+        chunk_events=16,
+        chunk_overlap=4,
+        heads=2,
+    )
+    Transframer(config).save_pretrained(tmp_path / "model")
+    halves(70, 50).save(tmp_path / "photo.png")
+    out = tmp_path / "out"
+    words = f"predict {tmp_path}/model --task depth_estimation {tmp_path}/photo.png --out {out} --size-px 16"
+    assert cli.main(words.split()) == 0
+    assert "3 files in" in capsys.readouterr().out
+    assert np.load(out / "photo_depth_estimation.npy").shape == (50, 70)
+    assert cli.main(words.replace("depth_estimation", "video_prediction").split()) == 2
