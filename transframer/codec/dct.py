@@ -189,14 +189,14 @@ def image_from_grid(
     """
     tables, halve, residual = _columns(settings, grid.device, reference)
     residual = residual[:, None, None, None]
-    # libjpeg limits luma to 0-255 before it goes to RGB; a residual has no such limits
-    low, high = torch.where(residual, -torch.inf, 0.0), torch.where(residual, torch.inf, 255.0)
+    # libjpeg limits planes to 8 bits before it goes to RGB; a residual has no such limits
+    low, high = torch.where(residual, -torch.inf, -_GREY), torch.where(residual, torch.inf, _GREY - 1)
     out = torch.empty(len(grid), 3, *size, dtype=torch.uint8, device=grid.device)
     for halved, rows in _pieces(halve, out):
         luma, chroma = planes_from_grid(grid[rows], halved)
-        luma = _inverse_dct(luma * tables[rows, :1]).add_(_GREY * ~residual[rows])
-        chroma = _inverse_dct(chroma * tables[rows, 1:])
-        pixels = image_from_planes(luma.clamp_(low[rows], high[rows]), chroma, size)
+        luma = _inverse_dct(luma * tables[rows, :1]).clamp_(low[rows], high[rows])
+        chroma = _inverse_dct(chroma * tables[rows, 1:]).clamp_(low[rows], high[rows])
+        pixels = image_from_planes(luma.add_(_GREY * ~residual[rows]), chroma, size)
         if reference is not None:
             pixels += reference[rows] * residual[rows]
         out[rows] = pixels.clamp_(0, 255).round_().to(torch.uint8)
