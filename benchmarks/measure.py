@@ -205,6 +205,7 @@ def _pictures(
                         "ceiling": alone(task.score(best, sample)),
                     },
                     context=[data_uri(frame.image) for frame in episode.context],
+                    times=[*(frame.annotation.time for frame in episode.context), episode.query.time],
                     truth=data_uri(task.draw(sample, task.truth(sample))),
                     model=data_uri(task.draw(sample, drawn.predictions[index])),
                     floor=data_uri(task.draw(sample, floors[index])),

@@ -38,6 +38,7 @@ class Picture:
         chosen_as: "best", "median" or "worst" by the model's score, or "random".
         scores: the headline of this sample alone, of "model", "floor" and "ceiling".
         context: the context frames in the order of the episode.
+        times: of each context frame and of the query, as the episode states them; None where it does not.
         uncertainty: standard deviation over the drawn samples, None where only one was drawn.
         uncertainty_max: the deviation shown in full colour, in grey levels of 0-255.
     """
@@ -46,6 +47,7 @@ class Picture:
     chosen_as: str
     scores: dict[str, float]
     context: list[str]
+    times: list[float | None]
     truth: str
     model: str
     floor: str

@@ -4,12 +4,12 @@ CSS = """
 :root {
   color-scheme: light dark;
   --paper: #ffffff; --ink: #16181d; --soft: #5c6370; --rule: #e3e5ea; --wash: #f5f6f8;
-  --accent: #1f5fd0; --accent-wash: #dde8fb;
+  --accent: #1f5fd0;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #121418; --ink: #e6e8ec; --soft: #98a0ad; --rule: #2b2f37; --wash: #1a1d23;
-    --accent: #7aa9ff; --accent-wash: #22324f;
+    --accent: #7aa9ff;
   }
 }
 * { box-sizing: border-box; }
@@ -29,26 +29,29 @@ h2 {
   border-top: 1px solid var(--rule);
 }
 h3 { font-size: 18px; margin: 48px 0 4px; }
-h4 { font-size: 13px; font-weight: 600; color: var(--soft); margin: 22px 0 6px; }
 p { margin: 8px 0; max-width: 74ch; }
 a { color: var(--accent); text-decoration: none; }
 a:hover { text-decoration: underline; }
 code, pre { font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-pre { background: var(--wash); border-radius: 6px; padding: 12px 14px; overflow-x: auto; margin: 10px 0; }
+pre {
+  background: var(--wash); border-radius: 6px; padding: 12px 14px; margin: 10px 0;
+  white-space: pre-wrap; overflow-wrap: anywhere;
+}
 .eyebrow { font-size: 13px; font-weight: 600; color: var(--accent); letter-spacing: 0.01em; }
 .lead { font-size: 20px; line-height: 1.45; max-width: 60ch; margin: 0 0 22px; }
 .soft { color: var(--soft); }
 .small { font-size: 13.5px; }
 dl.facts {
-  display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 14px 28px;
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(220px, 1fr)); gap: 14px 28px;
   margin: 26px 0 0;
 }
 dl.facts div { min-width: 0; }
 dl.facts dt { font-size: 13px; color: var(--soft); }
 dl.facts dd { margin: 0; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; margin: 12px 0; }
+.scroll { overflow-x: auto; margin: 14px 0; }
 table { border-collapse: collapse; font-size: 14px; }
-table.numbers { width: 100%; }
+table.wide { width: 100%; }
+table.numbers:not(.wide) :is(th, td) { padding-right: 32px; }
 th { text-align: left; font-weight: 600; color: var(--soft); font-size: 13px; vertical-align: bottom; }
 th, td { padding: 7px 16px 7px 0; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th:last-child, td:last-child { padding-right: 0; }
@@ -59,7 +62,7 @@ td.below, td.undefined { color: var(--soft); }
 ul.notes { margin: 10px 0; padding-left: 18px; font-size: 13.5px; color: var(--soft); }
 .glance { margin: 30px 0 8px; }
 .glance .row, .glance .axis {
-  display: grid; grid-template-columns: 190px 1fr 210px 60px; gap: 18px; align-items: center;
+  display: grid; grid-template-columns: 180px 1fr 250px 70px; gap: 18px; align-items: center;
 }
 .glance .row { padding: 7px 0; }
 .glance .axis { font-size: 12.5px; color: var(--soft); }
@@ -70,11 +73,13 @@ ul.notes { margin: 10px 0; padding-left: 18px; font-size: 13.5px; color: var(--s
 .bar { position: relative; height: 18px; min-width: 180px; }
 .bar i { position: absolute; display: block; }
 .bar .track { top: 5px; height: 8px; background: var(--wash); border-radius: 2px; }
-.bar .fill { top: 5px; height: 8px; background: var(--accent); border-radius: 2px; }
-.bar .fill.worse { background: var(--soft); opacity: .55; }
+.bar .fill { top: 5px; height: 8px; background: var(--accent); opacity: .42; border-radius: 2px; }
+.bar .fill.worse { background: var(--soft); }
 .bar .end { top: 0; height: 18px; width: 1px; background: var(--soft); }
-.bar .span { top: 8.5px; height: 1px; background: var(--ink); }
-.bar .cap { top: 5px; height: 8px; width: 1px; background: var(--ink); }
+.bar .span, .bar .cap, .bar .dot { background: var(--accent); }
+.bar .span { top: 8px; height: 2px; }
+.bar .cap { top: 4px; height: 10px; width: 2px; margin-left: -1px; }
+.bar .dot { top: 5px; height: 8px; width: 8px; margin-left: -4px; border-radius: 50%; }
 .bar .tick { top: 0; transform: translateX(-50%); font-style: normal; white-space: nowrap; }
 .pictures td, .pictures th { border: 0; padding: 0 14px 12px 0; vertical-align: top; }
 .pictures th { padding-bottom: 6px; }
@@ -82,8 +87,8 @@ ul.notes { margin: 10px 0; padding-left: 18px; font-size: 13.5px; color: var(--s
 .pictures td.which b { display: block; font-weight: 600; }
 .pictures .frames { display: flex; gap: 4px; }
 .pictures img {
-  display: block; width: 120px; height: auto; image-rendering: pixelated; border-radius: 3px;
-  background: var(--wash);
+  display: block; width: 104px; height: auto; image-rendering: pixelated; border-radius: 3px;
+  background: var(--wash); box-shadow: 0 0 0 1px var(--rule);
 }
 .pictures figcaption { font-size: 12px; color: var(--soft); margin-top: 2px; }
 .pictures figure { margin: 0; }
@@ -92,7 +97,6 @@ ul.notes { margin: 10px 0; padding-left: 18px; font-size: 13.5px; color: var(--s
 details { margin: 10px 0; }
 summary { cursor: pointer; color: var(--accent); font-size: 14px; }
 nav { font-size: 14px; margin-top: 26px; display: flex; flex-wrap: wrap; gap: 4px 18px; }
-footer { margin-top: 72px; padding-top: 16px; border-top: 1px solid var(--rule); }
 @media (max-width: 760px) {
   main { padding: 28px 16px 64px; }
   .glance .row { grid-template-columns: 1fr auto; gap: 2px 12px; }
