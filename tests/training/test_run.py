@@ -15,6 +15,7 @@ import toy
 from PIL import Image
 
 from transframer.errors import CheckpointError, ConfigError, TransframerError, UnknownNameError
+from transframer.training import checkpoint
 from transframer.training.checkpoint import load_config, load_run
 from transframer.training.config import TrainConfig
 
@@ -25,20 +26,6 @@ def config(tmp_path):
         steps=12, batch_size=8, out=tmp_path / "run", workers=0, warmup_steps=2, validations=2,
         validation_episodes=2, pictures=2, log_every_s=1e-6, device="cpu", weights={"copy": 3.0},
     )  # fmt: skip
-
-
-class Interrupted(toy.ToyPredictor):
-    """Gets a signal in the middle of a step."""
-
-    def __init__(self, step, number):
-        super().__init__()
-        self.left, self.number = step, number
-
-    def loss(self, batch, generator):
-        self.left -= 1
-        if self.left == 0:
-            signal.raise_signal(self.number)
-        return super().loss(batch, generator)
 
 
 def state(folder, step=12):
@@ -94,7 +81,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(config, tmp_path, capsy
     toy.run(config)
     other = replace(config, out=tmp_path / "other")
     with pytest.raises(SystemExit) as stopped:
-        toy.run(other, Interrupted(5, number))
+        toy.run(other, toy.Interrupted(5, number))
     assert stopped.value.code == code
     assert f"--resume {tmp_path / 'other'}" in capsys.readouterr().out.splitlines()[-1]
     assert state(other.out, 5)["step"] == 5
@@ -113,7 +100,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(config, tmp_path, capsy
 
 def test_metrics_of_steps_that_were_lost_are_dropped(config):
     with pytest.raises(SystemExit):
-        toy.run(config, Interrupted(5, signal.SIGINT))
+        toy.run(config, toy.Interrupted(5, signal.SIGINT))
     with (config.out / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"kind": "train", "step": 7}) + '\n{"kind": "tr')
     toy.run(TrainConfig(resume=config.out))
@@ -202,18 +189,12 @@ def test_errors_come_before_anything_is_written(config):
         toy.run(replace(config, steps=None))
     with pytest.raises(UnknownNameError, match="did you mean 'copy'"):
         toy.run(replace(config, tasks=["copi"], weights={}))
-    with pytest.raises(ConfigError, match="no device"):
-        from transframer.training.distributed import choose_device
-
-        choose_device("gpu")
     assert not config.out.exists()
 
 
 def test_a_full_disk_ends_the_run_with_the_last_checkpoint_untouched(config, monkeypatch):
-    from transframer.training import checkpoint
-
     with pytest.raises(SystemExit):
-        toy.run(config, Interrupted(5, signal.SIGINT))
+        toy.run(config, toy.Interrupted(5, signal.SIGINT))
 
     save = torch.save
 
@@ -234,7 +215,8 @@ SCRIPT = """
 import sys, toy
 from pathlib import Path
 from transframer.training.config import TrainConfig
-toy.run(TrainConfig(minutes=5.0, batch_size=4, out=Path(sys.argv[1]), workers=2, log_every_s=0.2, device="cpu"))
+out = Path(sys.argv[1])
+toy.run(TrainConfig(minutes=5.0, batch_size=4, out=out, workers=2, log_every_s=0.2, device="cpu"))
 """
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from torch import nn
 
 from transframer.frames import Annotation, Episode, Frame
 from transframer.predictor import FramePredictor, Loss, Samples
-from transframer.task import Clip, Metric, Task
+from transframer.task import Metric, Task
 from transframer.training.config import TrainConfig
 from transframer.training.distributed import ranks
 from transframer.training.loop import fit, settle
@@ -49,7 +51,6 @@ class Copy(Task):
     sample_type: ClassVar[type] = Grey
     headline: ClassVar[Metric] = Metric("error", False)
     round_trip_bound: ClassVar[float] = 0.01
-    clip: Clip = Clip()
 
     def format(self, sample):
         target = Frame(self.target(sample["images"][0]), Annotation(self.name))
@@ -169,18 +170,40 @@ def run(config, predictor=None, source=None):
         return fit(config, predictor, tasks, source or ToyWorld(), ToyWorld(), group)
 
 
+class Interrupted(ToyPredictor):
+    """Gets a signal in the middle of a step, counted from 1."""
+
+    def __init__(self, step, number, **options):
+        super().__init__(**options)
+        self.left, self.number = step, number
+
+    def loss(self, batch, generator):
+        self.left -= 1
+        if self.left == 0:
+            signal.raise_signal(self.number)
+        return super().loss(batch, generator)
+
+
 def main():
-    """Trains as the JSON settings say; each rank leaves its weights and the scenes it saw in FOLDER."""
-    settings, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
-    with ranks("cpu") as group:
-        config = settle(TrainConfig.from_dict(settings), group, list(TASKS))
-        predictor, source = ToyPredictor(dropout=0.0), ToyWorld()
-        try:
-            fit(config, predictor, TASKS, source, ToyWorld(), group)
-        finally:
-            torch.save(
-                {"weights": predictor.state_dict(), "asked": source.asked}, folder / f"rank{group.rank}.pt"
-            )
+    """Trains as the JSON settings say, once straight and once with a stop of the last rank at step 3.
+
+    Each rank leaves what it ended with in FOLDER.
+    """
+    config, folder = TrainConfig.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2])
+    rank, last = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]) - 1
+    straight, source = ToyPredictor(dropout=0.0), ToyWorld()
+    run(config, straight, source)
+
+    stopped = Interrupted(3, signal.SIGTERM, dropout=0.0) if rank == last else ToyPredictor(dropout=0.0)
+    code = 0
+    try:
+        run(replace(config, out=folder / "stopped"), stopped)
+    except SystemExit as stop:
+        code = stop.code
+    resumed = ToyPredictor(dropout=0.0, seed=1)
+    run(TrainConfig(resume=folder / "stopped"), resumed)
+    ended = {"straight": straight.state_dict(), "resumed": resumed.state_dict(), "code": code}
+    torch.save(ended | {"asked": source.asked}, folder / f"rank{rank}.pt")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,57 @@
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from transframer.errors import ConfigError
+from transframer.training.config import TrainConfig
+
+
+def test_it_imports_no_torch():
+    code = "import sys, transframer.training.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_every_field_is_explained():
+    for setting in fields(TrainConfig):
+        assert f"\n        {setting.name}: " in TrainConfig.__doc__
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"minutes": 0.0}, {"steps": 0}, {"seed": -1}, {"size_px": 60}, {"batch_size": 0}, {"ema_decay": 1.0},
+        {"learning_rate": 0.0}, {"warmup_steps": -1}, {"weight_decay": -0.1}, {"gradient_clip": 0.0},
+        {"keep": 1}, {"workers": -1}, {"validations": 0}, {"pictures": 5},
+        {"weights": {"a": 0.0}}, {"tasks": ["a", "a"]},
+    ],
+)  # fmt: skip
+def test_a_setting_out_of_range_is_named(setting):
+    with pytest.raises(ConfigError, match=f"^{next(iter(setting))}: "):
+        TrainConfig(**setting)
+
+
+def test_weights_are_of_tasks_trained():
+    with pytest.raises(ConfigError, match="weights for b"):
+        TrainConfig(tasks=["a"], weights={"b": 1.0})
+
+
+def test_the_folder():
+    assert TrainConfig(preset="small").folder == Path("runs/small")
+    assert TrainConfig(out=Path("x")).folder == Path("x")
+
+
+def test_settings_survive_being_stored():
+    config = TrainConfig(steps=3, tasks=["a"], weights={"a": 2.0}, out=Path("x"))
+    assert TrainConfig.from_dict(config.to_dict()) == config
+
+
+def test_a_resumed_run_takes_the_stored_settings_and_the_changes_it_may():
+    stored = TrainConfig(steps=3, seed=5, learning_rate=0.1, out=Path("x"), workers=4)
+    resumed = TrainConfig(resume=Path("moved"), steps=9, seed=5).over(stored)
+    assert (resumed.steps, resumed.seed, resumed.learning_rate, resumed.workers) == (9, 5, 0.1, 4)
+    assert resumed.folder == Path("moved")
+    with pytest.raises(ConfigError, match="learning_rate"):
+        TrainConfig(resume=Path("x"), learning_rate=0.2).over(stored)

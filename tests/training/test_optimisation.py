@@ -1,0 +1,66 @@
+import doctest
+
+import pytest
+import torch
+import toy
+from torch import nn
+
+from transframer.training import optimisation
+from transframer.training.config import TrainConfig
+from transframer.training.optimisation import learning_rate, make_optimizer, moving_average, progress
+
+
+def test_doctests():
+    assert doctest.testmod(optimisation).failed == 0
+
+
+def test_the_rate_warms_up_and_ends_at_zero_with_the_time():
+    config = TrainConfig(minutes=10.0, learning_rate=1.0, warmup_steps=10)
+    assert learning_rate(config, 0, 0.0) == pytest.approx(0.1)
+    assert learning_rate(config, 4, 0.0) == pytest.approx(0.5)
+    assert learning_rate(config, 500, 300.0) == pytest.approx(0.5)
+    assert learning_rate(config, 900, 600.0) == learning_rate(config, 900, 999.0) == 0
+
+
+def test_progress_is_of_what_ends_first():
+    config = TrainConfig(minutes=1.0, steps=100)
+    assert progress(config, 50, 6.0) == 0.5
+    assert progress(config, 10, 45.0) == 0.75
+    assert progress(TrainConfig(steps=100), 10, 1e6) == 0.1
+
+
+def test_only_matrices_decay():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(3, 4)
+            self.conv = nn.Conv2d(4, 4, 3)
+            self.norm = nn.LayerNorm(4)
+            self.gain = nn.Parameter(torch.ones(4, 1, 1, 1))
+            self.row_embedding = nn.Parameter(torch.zeros(3, 4))
+            self.frozen = nn.Parameter(torch.zeros(3, 4), requires_grad=False)
+
+    model = Model()
+    optimizer = make_optimizer(model, TrainConfig(weight_decay=0.1))
+    names = {id(p): name for name, p in model.named_parameters()}
+    by_decay = {g["weight_decay"]: {names[id(p)] for p in g["params"]} for g in optimizer.param_groups}
+    assert by_decay == {
+        0.1: {"conv.weight"},
+        0.0: {"table.weight", "conv.bias", "norm.weight", "norm.bias", "gain", "row_embedding"},
+    }
+
+
+def test_the_average_follows_its_formula():
+    model = toy.ToyPredictor()
+    average, expected = moving_average(model, 0.3), None
+    for n in range(6):
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(n)))
+        now = model.hidden.weight.detach().double().clone()
+        keep = min(0.3, (1 + n) / (10 + n)) if n else 0.0  # the first update takes the weights as they are
+        expected = now if expected is None else keep * expected + (1 - keep) * now
+        average.update_parameters(model)
+    torch.testing.assert_close(average.module.hidden.weight.double(), expected)
+    assert not average.module.training
+    assert not any(p.requires_grad for p in average.parameters())
