@@ -7,7 +7,7 @@ import math
 import re
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +17,9 @@ from torch import Tensor
 from transframer.benchmarks import codec as codec_benchmark
 from transframer.benchmarks.config import BenchmarkConfig
 from transframer.benchmarks.pictures import choose, data_uri, deviation, heat
-from transframer.benchmarks.protocol import fingerprint
+from transframer.benchmarks.protocol import digest, fingerprint
 from transframer.benchmarks.results import MetricResult, Picture, TaskResult
-from transframer.benchmarks.sources import naming
+from transframer.benchmarks.sources import Material, naming
 from transframer.benchmarks.statistics import bootstrap, paired_bootstrap, resample_indices, resamples_for
 from transframer.codec import round_trips
 from transframer.errors import DataError
@@ -41,48 +41,27 @@ class _Drawn:
     seconds: float = 0.0
 
 
-def format_samples(task: Task, samples: Sequence[Sample]) -> list[Episode]:
-    """The episode of each sample, every one with a target.
-
-    Raises:
-        DataError: a sample without its label; any error of formatting, naming the sample.
-    """
-    episodes = []
-    for index, sample in enumerate(samples):
-        with naming(task, index, "formatting"):
-            episode = task.format(sample)
-            if episode.target is None:
-                raise DataError("no label", expected="a labelled sample, whose episode has a target")
-            episodes.append(episode)
-    return episodes
-
-
 @torch.no_grad()
 def measure(
-    task: Task,
+    material: Material,
     predictor: FramePredictor,
-    samples: Sequence[Sample],
-    episodes: Sequence[Episode],
-    floor_samples: Sequence[Sample],
     config: BenchmarkConfig,
-    protocol: Mapping[str, Any],
-    digest: str,
+    protocol: dict[str, Any],
     device: torch.device,
 ) -> TaskResult:
     """Everything a benchmark says about one task.
 
     Args:
-        episodes: the formatted samples.
-        floor_samples: training samples; only the floor is fitted on them.
-        protocol: the stamp of this measurement, and its digest.
+        protocol: the stamp of this measurement.
 
     Raises:
         TransframerError: a sample that cannot be predicted or scored, naming its index; none is skipped.
     """
+    task, samples, episodes = material.task, material.samples, material.episodes
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    drawn = _draw(task, predictor, samples, episodes, config, device)
-    trivial = task.floor(floor_samples)
+    drawn = _draw(material, predictor, config, device)
+    trivial = task.floor(material.floor_samples)
     floors = []
     for index, episode in enumerate(episodes):
         with naming(task, index, "the floor"):
@@ -114,26 +93,22 @@ def measure(
         seconds_per_frame=drawn.seconds / (len(samples) * config.samples_per_query),
         per_sample=per_sample,
         definitions=_definitions(task),
-        protocol=dict(protocol),
-        digest=digest,
+        protocol=protocol,
+        digest=digest(protocol),
         peak_memory_bytes=round(peak_memory_mib() * 2**20),
         peak_accelerator_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
-        pictures=_pictures(task, samples, episodes, drawn, floors, per_sample, floor_scores, config.seed),
+        pictures=_pictures(material, drawn, floors, per_sample, floor_scores, config.seed),
     )
 
 
 def _draw(
-    task: Task,
-    predictor: FramePredictor,
-    samples: Sequence[Sample],
-    episodes: Sequence[Episode],
-    config: BenchmarkConfig,
-    device: torch.device,
+    material: Material, predictor: FramePredictor, config: BenchmarkConfig, device: torch.device
 ) -> _Drawn:
+    task, samples, episodes = material.task, material.samples, material.episodes
     temperature = config.sampling_temperature
     # One stream per task, so that a task measured alone draws the same frames as among others.
     seed = int(fingerprint(task.name, config.seed)[:15], 16)
-    generator = torch.Generator().manual_seed(seed) if temperature > 0 else None
+    generator = torch.Generator(device).manual_seed(seed) if temperature > 0 else None
     drawn = _Drawn()
     for batch in _batches(len(episodes), config.batch_size):
         asked = [episodes[i].without_target() for i in batch]
@@ -177,21 +152,21 @@ def _scores(task: Task, predictions: Sequence[Any], samples: Sequence[Sample]) -
 
 
 def _pictures(
-    task: Task,
-    samples: Sequence[Sample],
-    episodes: Sequence[Episode],
+    material: Material,
     drawn: _Drawn,
     floors: Sequence[Any],
     per_sample: Sequence[float],
     floor_scores: Sequence[Any],
     seed: int,
 ) -> list[Picture]:
+    task = material.task
+
     def alone(score: Any) -> float:
         return float(task.summarise([score])[task.headline.name])
 
     pictures = []
     for index, why in choose(per_sample, task.headline.higher_is_better, RANDOM_PICTURES, seed):
-        sample, episode = samples[index], episodes[index]
+        sample, episode = material.samples[index], material.episodes[index]
         with naming(task, index, "drawing"):
             best = task.decode(round_trips([episode])[0], episode.without_target())
             spread = drawn.deviations[index] if drawn.deviations else None

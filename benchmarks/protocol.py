@@ -9,7 +9,7 @@ import inspect
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 import transframer
 from transframer.benchmarks.config import BenchmarkConfig
-from transframer.frames import Episode
-from transframer.task import Sample, Task
+from transframer.benchmarks.sources import Material
 
 
 def fingerprint(*values: Any) -> str:
@@ -61,13 +60,9 @@ def code_version() -> dict[str, Any]:
 
 
 def stamp(
-    task: Task,
+    material: Material,
     predictor: nn.Module,
     weights_sha256: str,
-    data: Mapping[str, Any],
-    samples: Sequence[Sample],
-    floor_samples: Sequence[Sample],
-    episodes: Sequence[Episode],
     config: BenchmarkConfig,
     device: torch.device,
 ) -> dict[str, Any]:
@@ -75,10 +70,9 @@ def stamp(
 
     Args:
         weights_sha256: of `predictor`, hashed once for all tasks.
-        data: what the samples are, in words (source, split, size).
-        episodes: the formatted samples.
         device: the device that is measured on.
     """
+    task, samples, episodes = material.task, material.samples, material.episodes
     codecs = {str(dataclasses.astuple(e.query.codec)): dataclasses.asdict(e.query.codec) for e in episodes}
     source_file = inspect.getsourcefile(type(task))
     record = {
@@ -87,12 +81,16 @@ def stamp(
         "task_settings": dataclasses.asdict(task),
         "task_source_sha256": fingerprint(Path(source_file).read_text()) if source_file else None,
         "data": {
-            **data,
+            **material.description,
             "n": len(samples),
             "seed": config.seed,
             "fingerprint": fingerprint(episodes, samples),
         },
-        "floor": {"split": "train", "n": len(floor_samples), "fingerprint": fingerprint(floor_samples)},
+        "floor": {
+            "split": "train",
+            "n": len(material.floor_samples),
+            "fingerprint": fingerprint(material.floor_samples),
+        },
         "codec": [codecs[key] for key in sorted(codecs)],
         "sampling": {
             "temperature": config.sampling_temperature,

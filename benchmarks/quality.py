@@ -12,11 +12,11 @@ import torch
 
 from transframer.benchmarks.cache import ResultCache, write_text
 from transframer.benchmarks.config import BenchmarkConfig
-from transframer.benchmarks.measure import format_samples, measure
+from transframer.benchmarks.measure import measure
 from transframer.benchmarks.protocol import digest, stamp, weights_hash
 from transframer.benchmarks.report import html_report
 from transframer.benchmarks.results import TaskResult
-from transframer.benchmarks.sources import Source, source_for
+from transframer.benchmarks.sources import Source, material_for, source_for
 from transframer.benchmarks.tables import interval, markdown, metric_name, number, print_table
 from transframer.errors import ConfigError, unknown_name
 from transframer.predictor import FramePredictor
@@ -68,19 +68,12 @@ def benchmark_tasks(
         source.held_out(task, 1)  # data that cannot serve a task is said before any measurement
     for task in tasks:
         start = time.perf_counter()
-        samples = source.held_out(task, config.samples)
-        floor_samples = source.training(task, config.floor_samples)
-        episodes = format_samples(task, samples)
-        protocol = stamp(
-            task, predictor, weights, source.description, samples, floor_samples, episodes, config, device
-        )
-        name = digest(protocol)
-        result = None if config.no_cache else cache.load(task.name, name)
+        material = material_for(task, source, config)
+        protocol = stamp(material, predictor, weights, config, device)
+        result = None if config.no_cache else cache.load(task.name, digest(protocol))
         how = "from the cache"
         if result is None:
-            result = measure(
-                task, predictor, samples, episodes, floor_samples, config, protocol, name, device
-            )
+            result = measure(material, predictor, config, protocol, device)
             cache.store(result)
             how = f"{time.perf_counter() - start:.1f} s"
         results.append(result)

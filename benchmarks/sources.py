@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from transframer.benchmarks.config import BenchmarkConfig
-from transframer.errors import ConfigError, DataError, TransframerError
+from transframer.errors import ConfigError, DataError, PluginError, TransframerError
+from transframer.frames import Episode
 from transframer.registry import get_task, task_names
 from transframer.task import Sample, Task
 
@@ -33,6 +34,24 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def description(self) -> dict[str, Any]:
         """What the held-out samples are, for the protocol."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What one task is measured on.
+
+    Attributes:
+        samples: held out.
+        episodes: the formatted samples, every one with its target.
+        floor_samples: training samples; the floor is fitted on them, and nothing else is.
+        description: of the samples, for the protocol.
+    """
+
+    task: Task
+    samples: Sequence[Sample]
+    episodes: Sequence[Episode]
+    floor_samples: Sequence[Sample]
+    description: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -86,7 +105,7 @@ class MotorcycleSource(Source):
         """
         samples = self._samples(task)
         if samples is None:
-            able = [name for name in task_names() if self._samples(get_task(name)) is not None]
+            able = self._served()
             raise ConfigError(
                 f"the motorcycle pair has no label for {task.name}",
                 field="data",
@@ -104,6 +123,14 @@ class MotorcycleSource(Source):
         """Source, split and size."""
         return {"source": "motorcycle (Middlebury 2014)", "split": "all", "size_px": self.size_px}
 
+    def _served(self) -> list[str]:
+        served = []
+        for name in task_names():
+            with suppress(PluginError):  # a broken plugin is not what was asked about
+                if self._samples(get_task(name)) is not None:
+                    served.append(name)
+        return served
+
     def _samples(self, task: Task) -> list[dict[str, Any]] | None:
         from transframer.data.datasets.motorcycle import motorcycle_samples
 
@@ -116,6 +143,25 @@ class MotorcycleSource(Source):
 def source_for(config: BenchmarkConfig, size_px: int) -> Source:
     """The source that a benchmark asks for."""
     return {"world": WorldSource, "motorcycle": MotorcycleSource}[config.data](config.seed, size_px)
+
+
+def material_for(task: Task, source: Source, config: BenchmarkConfig) -> Material:
+    """Fetches and formats what a task is measured on.
+
+    Raises:
+        ConfigError: the source cannot serve the task.
+        DataError: a sample without its label; any error of formatting, naming the sample.
+    """
+    samples = source.held_out(task, config.samples)
+    episodes = []
+    for index, sample in enumerate(samples):
+        with naming(task, index, "formatting"):
+            episode = task.format(sample)
+            if episode.target is None:
+                raise DataError("no label", expected="a labelled sample, whose episode has a target")
+            episodes.append(episode)
+    floor_samples = source.training(task, config.floor_samples)
+    return Material(task, samples, episodes, floor_samples, source.description)
 
 
 @contextmanager

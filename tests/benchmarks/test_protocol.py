@@ -3,28 +3,21 @@ import dataclasses
 import pytest
 import torch
 
-from transframer.benchmarks.measure import format_samples
 from transframer.benchmarks.protocol import code_version, digest, fingerprint, stamp, weights_hash
+from transframer.benchmarks.sources import material_for
 
 
 @pytest.fixture
 def make_stamp(toy_task, toy_source, toy_predictor, toy_config):
-    def make(task=toy_task, change=None, n=4, threads=None, **changes):
-        samples = toy_source.held_out(task, n)
+    def make(task=toy_task, change=None, **changes):
+        config = toy_config(**{"samples": 4, "floor_samples": 3, **changes})
+        held_out = toy_source.held_out(task, config.samples)
         if change:
-            change(samples)
-        episodes = format_samples(task, samples)
-        return stamp(
-            task,
-            toy_predictor,
-            weights_hash(toy_predictor),
-            toy_source.description,
-            samples,
-            toy_source.training(task, 3),
-            episodes,
-            toy_config(**changes),
-            torch.device("cpu"),
-        )
+            change(held_out)
+        toy_source.held_out = lambda task, n: held_out
+        material = material_for(task, toy_source, config)
+        del toy_source.held_out
+        return stamp(material, toy_predictor, weights_hash(toy_predictor), config, torch.device("cpu"))
 
     return make
 
@@ -41,7 +34,7 @@ def test_equal_measurements_have_equal_stamps(make_stamp):
         {"temperature": 0.5, "samples_per_query": 2},
         {"top_p": 0.9},
         {"batch_size": 4},
-        {"n": 5},
+        {"samples": 5},
         {"change": lambda samples: samples[0]["images"][0, 0, 0, 0].add_(1)},
         {"change": lambda samples: samples[0].update(level=20.25)},  # a label finer than a grey level
     ],
@@ -64,7 +57,7 @@ def test_where_results_go_does_not_change_the_stamp(make_stamp, tmp_path):
 
 
 def test_stamp_states_the_protocol(make_stamp):
-    record = make_stamp(n=4)
+    record = make_stamp(samples=4)
     assert record["data"]["split"] == "test"
     assert record["data"]["n"] == 4
     assert record["floor"]["split"] == "train"
