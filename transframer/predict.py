@@ -1,8 +1,9 @@
 """Prediction on people's own images: fit them to the model, sample, decode, write.
 
-An image keeps its aspect as nearly as frames of a multiple of 16 pixels allow: its longer side becomes the
-run's frame size, the other the nearest multiple. Nothing is cropped or padded, so every task's output
-covers the whole image once it is resized back, whether or not its target frame is aligned with the image.
+An image is resized to the square the run was trained on, its sides scaled separately: nothing is cropped or
+padded, so every task's output covers the whole image once it is resized back, whether or not its target
+frame is aligned with the image. Keeping the aspect would need frames of another shape, and in those a
+position means something else to the model than what it learned: a class, for image_classification.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def predict(
 
     Args:
         images: the context images, 0-255, of any size but all the same (`load_image` reads them).
-        size_px: the longer side of the frames the model sees, a multiple of 16 pixels.
+        size_px: height and width of the frames the model sees, a multiple of 16.
         samples_per_query: frames drawn and combined into one prediction.
         temperature: of sampling, 0 is greedy.
         top_p: nucleus of each categorical distribution that is sampled from, in (0, 1].
@@ -80,7 +81,7 @@ def sample_of(
 
     Args:
         images: the context images, 0-255.
-        size_px: the longer side of the frames, a multiple of 16 pixels.
+        size_px: height and width of the frames, a multiple of 16.
         annotations: further fields of the sample.
 
     Raises:
@@ -100,9 +101,11 @@ def sample_of(
         if name not in known:
             raise DataError(f"{task.name} does not use {name}", expected=f"only {', '.join(known)}")
     height, width = images[0].shape[1:]
-    fitted = fitted_size(height, width, size_px)
-    sample = {"images": torch.stack([resize_image(image, fitted) for image in images]), **annotations}
-    scale_x, scale_y = fitted[1] / width, fitted[0] / height
+    sample = {
+        "images": torch.stack([resize_image(image, (size_px, size_px)) for image in images]),
+        **annotations,
+    }
+    scale_x, scale_y = size_px / width, size_px / height
     if "cameras" in sample:
         sample["cameras"] = [camera.resized(scale_x, scale_y) for camera in sample["cameras"]]
     if "query_camera" in sample:
@@ -137,16 +140,6 @@ def predict_samples(
     ]
 
 
-def fitted_size(height: int, width: int, size_px: int) -> tuple[int, int]:
-    """Height and width of the frame that an image becomes: multiples of 16, the longer side `size_px`.
-
-    >>> fitted_size(3024, 4032, 64), fitted_size(100, 100, 64), fitted_size(100, 2000, 64)
-    ((48, 64), (64, 64), (16, 64))
-    """
-    scale = size_px / max(height, width)
-    return max(16, round(height * scale / 16) * 16), max(16, round(width * scale / 16) * 16)
-
-
 @dataclass(frozen=True)
 class _Query:
     """A sample, the stem of its output files, and the height and width of the images it came from."""
@@ -178,7 +171,8 @@ def predict_files(config: PredictConfig) -> list[Path]:
     )
     generator = torch.Generator().manual_seed(config.seed)
     written = []
-    for batch in _batches(queries, config.batch_size):
+    for start in range(0, len(queries), config.batch_size):
+        batch = queries[start : start + config.batch_size]
         predictions = predict_samples(
             predictor,
             task,
@@ -263,16 +257,6 @@ def _advice(missing: Sequence[str]) -> str:
         if flags
         else "build the sample in Python: transframer.predict.predict_samples"
     )
-
-
-def _batches(queries: Sequence[_Query], size: int) -> Iterator[list[_Query]]:
-    """Queries of one frame size and as many images, at most `size` together."""
-    by_shape: dict[tuple[int, ...], list[_Query]] = {}
-    for query in queries:
-        by_shape.setdefault(tuple(query.sample["images"].shape), []).append(query)
-    for alike in by_shape.values():
-        for start in range(0, len(alike), size):
-            yield alike[start : start + size]
 
 
 def _picture(query: _Query, drawn: UInt8[Tensor, "3 h w"]) -> UInt8[Tensor, "3 h2 w2"]:

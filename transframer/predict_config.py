@@ -24,7 +24,7 @@ class PredictConfig:
         times: the time of each image, in any one unit, for tasks that know times.
         query_time: the time asked for, in the same unit.
         cameras: a JSON file with the camera of each image and the one asked for; see docs/data.md.
-        size_px: the longer side of the frames the model sees, a multiple of 16; by default the run's own.
+        size_px: height and width of the frames the model sees, a multiple of 16; by default the run's own.
         batch_size: queries per forward pass.
         device: "auto", "cpu", "cuda", "cuda:1", ...
     """
