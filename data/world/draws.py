@@ -1,8 +1,6 @@
-"""Counter-based random numbers: a draw depends on (key, name, slot) alone, never on what was drawn before."""
+"""Counter-based random numbers: equal on any machine, for any batch and in any order of scenes."""
 
 from __future__ import annotations
-
-import zlib
 
 import torch
 from jaxtyping import Float, Int
@@ -48,28 +46,32 @@ def scene_keys(seed: int, split: str, indices: Int[Tensor, " b"]) -> Int[Tensor,
 
 
 class Draws:
-    """Named random draws for a batch of scenes.
+    """Random draws for a batch of scenes, in the order of the program: the n-th number of a scene is a function
+    of its key and n. All are hashed at once, since a batch of a few scenes would otherwise mostly wait.
 
     Args:
         keys: one key per scene.
+        capacity: how many numbers a scene can draw.
     """
 
-    def __init__(self, keys: Int[Tensor, " b"]) -> None:
-        self.keys = keys
+    def __init__(self, keys: Int[Tensor, " b"], capacity: int = 256) -> None:
+        counters = torch.arange(capacity, device=keys.device)
+        words = splitmix64(splitmix64(keys)[:, None] + counters)
+        self._units = _shifted(words, 11).double() * 2.0**-53
+        self._used = 0
 
-    def uniform(self, name: str, low: float, high: float, *shape: int) -> Float[Tensor, "b ..."]:
+    def uniform(self, low: float, high: float, *shape: int) -> Float[Tensor, "b ..."]:
         """Uniform float64 in [low, high), of shape (b, *shape)."""
-        count = int(torch.Size(shape).numel())
-        stream = splitmix64(self.keys ^ zlib.crc32(name.encode()))
-        words = splitmix64(stream[:, None] + torch.arange(count, device=self.keys.device))
-        unit = _shifted(words, 11).double() * 2.0**-53
-        return (low + (high - low) * unit).view(len(self.keys), *shape)
+        start = self._used
+        self._used += int(torch.Size(shape).numel())
+        unit = self._units[:, start : self._used]
+        return (low + (high - low) * unit).view(len(unit), *shape)
 
-    def choice(self, name: str, count: int, *shape: int) -> Int[Tensor, "b ..."]:
+    def choice(self, count: int, *shape: int) -> Int[Tensor, "b ..."]:
         """Uniform integers in [0, count), of shape (b, *shape)."""
-        return self.uniform(name, 0, count, *shape).long()
+        return self.uniform(0, count, *shape).long()
 
-    def signed(self, name: str, low: float, high: float, *shape: int) -> Float[Tensor, "b ..."]:
+    def signed(self, low: float, high: float, *shape: int) -> Float[Tensor, "b ..."]:
         """A magnitude in [low, high) with a random sign, of shape (b, *shape)."""
-        sign = self.choice(name + " sign", 2, *shape) * 2 - 1
-        return self.uniform(name, low, high, *shape) * sign
+        signed = self.uniform(low - high, high - low, *shape)
+        return signed + signed.sign() * low

@@ -14,14 +14,13 @@ from transframer.data.world.scene import MAX_DEPTH_M, MAX_OBJECTS
 from transframer.data.world.tracing import (
     FIRST_OBJECT,
     GROUND,
+    NEAR_M,
     SKY,
-    Blocks,
     Frames,
     Hits,
     intersect,
     overlaps,
-    rotated,
-    solids,
+    take,
 )
 
 _SAME_SURFACE = 0.002  # share of the depth by which a surface must be nearer to hide another
@@ -49,18 +48,32 @@ def clip_flow(poses: Poses, frames: Frames, hits: Hits, count: int, size: tuple[
 
     Args:
         frames: the flat list of b * t frames.
-        hits: what their `tiles` see.
+        hits: what their `tiles` meet.
     """
     b, t = poses.turn.shape[:2]
     now = torch.arange(b * t, device=hits.depth_m.device).view(b, t)[:, :count].flatten()
-    first = Hits(
-        *(
-            x.unflatten(2, (b, t, -1))[:, :, :, :count].flatten(2)
-            for x in (hits.depth_m, hits.instance, hits.face)
-        )
+    rays = tiles(frames.views, size, now)
+    depth, instance = (
+        x.unflatten(2, (b, t, -1))[:, :, :, :count].flatten(2) for x in (hits.depth_m, hits.instance)
     )
-    motions = surface_motions(poses)[:, :count].flatten(0, 1)
-    return flow_of(motions, tiles(frames[now], size), first, frames[now], frames[now + 1], size)
+    motions = surface_motions(poses)[:, :count].flatten(0, 2).movedim(0, -1)  # 3 4 (frames surfaces)
+    row = torch.arange(b * count, device=now.device).repeat_interleave(len(rays.frame) // len(now))
+    m = take(motions.float(), row * (FIRST_OBJECT + MAX_OBJECTS) + instance)
+
+    views, then = frames.views, rays.frame + 1
+    sky = instance == SKY
+    depth = torch.where(sky, 1.0, depth)
+    column, line = rays.place[0] + rays.steps[:, None], (rays.place[1] + rays.steps[:, None])[:, None]
+    focal, centre = views.focal[rays.frame], views.centre[:, rays.frame]
+    x, y = (column - centre[0]) / focal * depth, (line - centre[1]) / focal * depth
+    x, y, z = m[:, 0] * x + m[:, 1] * y + m[:, 2] * depth + m[:, 3]
+    ahead = z > NEAR_M
+    scale = views.focal[then] / z.clamp(min=NEAR_M)
+    to_x, to_y = x * scale + views.centre[0, then], y * scale + views.centre[1, then]
+    inside = ahead & (to_x >= 0) & (to_x < size[1]) & (to_y >= 0) & (to_y < size[0])
+    occluded = ahead & _hidden(frames, then, to_x, to_y, torch.where(sky, torch.inf, z), inside)
+    flow = torch.where(ahead, torch.stack([to_x - column, to_y - line]), 0.0)
+    return Flow(*(image_from_tiles(part, size) for part in (flow, occluded, inside)))
 
 
 def surface_motions(poses: Poses) -> Float[Tensor, "b u s 3 4"]:
@@ -84,56 +97,24 @@ def surface_motions(poses: Poses) -> Float[Tensor, "b u s 3 4"]:
     return torch.cat([rotation, offset], -1)
 
 
-def flow_of(
-    motions: Float[Tensor, "f s 3 4"],
-    blocks: Blocks,
-    hits: Hits,
-    now: Frames,
-    then: Frames,
-    size: tuple[int, int],
-) -> Flow:
-    """Flow of the pixels of `tiles`.
-
-    Args:
-        motions: of `surface_motions`, one row per frame.
-        blocks, hits: the tiles of the frames `now`, and what they see.
-        then: the next frame of each.
-    """
-    table = motions.float().flatten(0, 1).permute(1, 2, 0).contiguous()  # 3 4 fs
-    m = table[..., (blocks.frame * motions.shape[1] + hits.instance)]  # 3 4 s s n
-    centre, focal = now.centre[blocks.frame], now.focal[blocks.frame]
-    depth = torch.where(hits.instance == SKY, 1.0, hits.depth_m)
-    column, row = blocks.left + blocks.steps[:, None], (blocks.top + blocks.steps[:, None])[:, None]
-    x, y = (column - centre[:, 0]) / focal * depth, (row - centre[:, 1]) / focal * depth
-    x, y, z = (m[c, 0] * x + m[c, 1] * y + m[c, 2] * depth + m[c, 3] for c in range(3))
-    ahead = z > 0.1
-    scale = then.focal[blocks.frame] / z.clamp(min=0.1)
-    to_x, to_y = x * scale + then.centre[blocks.frame, 0], y * scale + then.centre[blocks.frame, 1]
-    inside = ahead & (to_x >= 0) & (to_x < size[1]) & (to_y >= 0) & (to_y < size[0])
-    z = torch.where(hits.instance == SKY, torch.inf, z)
-    occluded = ahead & _hidden(then, blocks.frame, to_x, to_y, z, inside)
-    flow = torch.where(ahead, torch.stack([to_x - column, to_y - row]), 0.0)
-    return Flow(*(image_from_tiles(part, size) for part in (flow, occluded, inside)))
-
-
 def _hidden(frames: Frames, frame: Tensor, u: Tensor, v: Tensor, depth: Tensor, inside: Tensor) -> Tensor:
-    """Whether a point at these pixel coordinates and depth is hidden, by casting the ray that should see it."""
-    axes, focal = frames.axes[frame], frames.focal[frame]
-    x, y = (u - frames.centre[frame, 0]) / focal, (v - frames.centre[frame, 1]) / focal
-    way = [axes[:, 0, c] * x + axes[:, 1, c] * y + axes[:, 2, c] for c in range(3)]
-    ground = frames.origin[frame, 2] / -way[2]
+    """Whether points at these pixel coordinates and depths are hidden, by casting the rays that would see them."""
+    views = frames.views
+    right, down, forward = take(views.axes, frame)[:, :, None, None]
+    focal, centre = views.focal[frame], views.centre[:, frame]
+    way = right * ((u - centre[0]) / focal) + down * ((v - centre[1]) / focal) + forward
+    ground = views.origin[2, frame] / -way[2]
     lost = torch.where(depth.isinf(), (way[2] < 0) & (ground < MAX_DEPTH_M), depth > MAX_DEPTH_M)
 
-    left, top = (torch.where(inside, x, torch.inf).flatten(0, 1).amin(0) for x in (u, v))
-    right, bottom = (torch.where(inside, x, -torch.inf).flatten(0, 1).amax(0) for x in (u, v))
-    near = overlaps(torch.stack([left, right, top, bottom], -1), frames.bounds[frame])
+    places = torch.stack([u, v]).flatten(1, 2)
+    seen = inside.flatten(0, 1)
+    low = torch.where(seen, places, torch.inf).amin(1)
+    high = torch.where(seen, places, -torch.inf).amax(1)
+    near = overlaps(torch.stack([low[0], high[0], low[1], high[1]], -1), frames.bounds[frame])
     block, slot = near.nonzero(as_tuple=True)
-    owner = frame[block]
-    turn = frames.turn[owner, slot].unbind(-1)
-    origin = rotated(turn, (frames.origin[owner] - frames.position[owner, slot]).unbind(-1))
-    direction = rotated(turn, tuple(c[..., block] for c in way))
-    _, enter, leave = intersect(origin, direction, solids(frames)[:, owner * MAX_OBJECTS + slot])
-    nearer = (enter < leave) & (enter > 0) & (enter < depth[..., block] * (1 - _SAME_SURFACE))
+    objects = frames.objects[frame[block] * MAX_OBJECTS + slot]
+    _, enter, leave = intersect(objects.origin, objects.turned(take(way, block)), objects.solid)
+    nearer = (enter < leave) & (enter > NEAR_M) & (enter < take(depth, block) * (1 - _SAME_SURFACE))
     hidden = torch.zeros_like(u).scatter_reduce_(2, block.expand_as(enter), nearer.float(), "amax")
     return lost | (hidden > 0)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from transframer.data.world.poses import Poses
 from transframer.data.world.scene import Scenes
 from transframer.data.world.shading import shade
-from transframer.data.world.tracing import Blocks, Frames, Hits, trace
+from transframer.data.world.tracing import NEAR_M, Frames, Hits, Objects, Rays, Views, cast, trace
 
 TILE = 8
 
@@ -27,37 +27,50 @@ class Maps:
 
 
 def frames_of(scenes: Scenes, poses: Poses) -> Frames:
-    """Every pose of every scene as one flat list of float32 frames, scene by scene."""
-    b, t = poses.turn.shape[:2]
+    """Every pose of every scene as one flat list of frames, scene by scene."""
+    b, t, k = poses.turn.shape[:3]
 
-    def flat(x: Tensor) -> Tensor:
-        return x.float().flatten(0, 1)
+    def per_frame(x: Tensor) -> Tensor:  # b ... -> b t ...
+        return x[:, None].expand(b, t, *x.shape[1:])
 
-    def repeated(x: Tensor) -> Tensor:
-        x = x.float() if x.is_floating_point() else x
-        return x[:, None].expand(b, t, *x.shape[1:]).flatten(0, 1)
+    def last(x: Tensor, frame_dims: int) -> Tensor:  # the dimensions that count frames or objects go last
+        return x.float().flatten(0, frame_dims - 1).movedim(0, -1).contiguous()
 
-    present = repeated(scenes.present)
+    cosine, sine = poses.turn.unbind(-1)
+    world = poses.world_from_camera
+    sun = per_frame(scenes.sun)
+
+    def turned(vector: Tensor) -> Tensor:
+        x, y, z = vector.unbind(-1)
+        return torch.stack([cosine * x + sine * y, cosine * y - sine * x, z], -1)
+
+    solid = torch.cat([scenes.half_extent, scenes.quadric], -1)
     corners = _corners(scenes, poses)
-    sun = scenes.sun[:, None, None, None]
-    ground = corners - sun * (corners[..., 2:] / sun[..., 2:])
-    return Frames(
-        origin=flat(poses.world_from_camera[..., :3, 3]),
-        axes=flat(poses.world_from_camera[..., :3, :3].transpose(-1, -2)),
-        focal=flat(poses.intrinsics[..., 0, 0]),
-        centre=flat(poses.intrinsics[..., :2, 2]),
-        position=flat(poses.position),
-        turn=flat(poses.turn),
-        bounds=_image_bounds(poses, corners).float().flatten(0, 1).where(present[..., None], -torch.inf),
-        shadow_bounds=_image_bounds(poses, ground).float().flatten(0, 1).where(present[..., None], -torch.inf),
-        **{
-            name: repeated(getattr(scenes, name))
-            for name in (
-                "half_extent", "quadric", "present", "shape", "pattern", "colours", "sun",
-                "ground_colours", "ground_waves", "sky_colours",
-            )
-        },
-    )  # fmt: skip
+    ground = corners - sun[:, :, None, None] * (corners[..., 2:] / sun[:, :, None, None, 2:])
+    bounds = _image_bounds(poses, torch.stack([corners, ground], 2)).where(
+        scenes.present[:, None, None, :, None], -torch.inf
+    )
+    views = Views(
+        axes=last(world[..., :3, :3].transpose(-1, -2), 2),
+        origin=last(world[..., :3, 3], 2),
+        focal=last(poses.intrinsics[..., 0, 0], 2),
+        centre=last(poses.intrinsics[..., :2, 2], 2),
+        sun=last(sun, 2),
+        waves=last(per_frame(scenes.ground_waves), 2),
+        ground=last(per_frame(scenes.ground_colours), 2),
+        sky=last(per_frame(scenes.sky_colours), 2),
+    )
+    objects = Objects(
+        position=last(poses.position, 3),
+        turn=last(poses.turn, 3),
+        origin=last(turned(world[..., None, :3, 3] - poses.position), 3),
+        sun=last(turned(sun[:, :, None].expand(b, t, k, 3)), 3),
+        solid=last(per_frame(solid), 3),
+        colours=last(per_frame(scenes.colours.flatten(-2)), 3),
+        pattern=last(per_frame(scenes.pattern[..., None]), 3),
+    )
+    body, shadow = bounds.float().flatten(0, 1).unbind(1)
+    return Frames(views, objects, body, shadow, per_frame(scenes.shape).flatten(0, 1))
 
 
 def _corners(scenes: Scenes, poses: Poses) -> Float[Tensor, "b t k 8 3"]:
@@ -69,26 +82,32 @@ def _corners(scenes: Scenes, poses: Poses) -> Float[Tensor, "b t k 8 3"]:
     return torch.stack([cosine * x - sine * y, sine * x + cosine * y, z], -1) + poses.position[..., None, :]
 
 
-def _image_bounds(poses: Poses, points: Float[Tensor, "b t k p 3"]) -> Float[Tensor, "b t k 4"]:
-    """Left, right, top, bottom pixel coordinates of the hulls of points; the whole plane if one is behind."""
-    axes, place = poses.world_from_camera[..., :3, :3], poses.world_from_camera[..., :3, 3]
-    x, y, z = ((points - place[:, :, None, None]) @ axes[:, :, None]).unbind(-1)
-    focal, centre = poses.intrinsics[..., 0, 0, None, None], poses.intrinsics[..., :2, 2, None, None]
-    behind = (z < 0.1).any(-1)
+def _image_bounds(poses: Poses, points: Float[Tensor, "b t g k p 3"]) -> Float[Tensor, "b t g k 4"]:
+    """Left, right, top, bottom pixel coordinates of the hulls of p points; the whole plane if one is behind."""
+    world = poses.world_from_camera[:, :, None, None]
+    x, y, z = ((points - world[..., None, :3, 3]) @ world[..., :3, :3]).unbind(-1)
+    focal, centre = poses.intrinsics[..., :1, :1, None], poses.intrinsics[..., :2, 2, None, None, None]
     u, v = x / z * focal + centre[:, :, 0], y / z * focal + centre[:, :, 1]
     edges = torch.stack([u.amin(-1) - 0.01, u.amax(-1) + 0.01, v.amin(-1) - 0.01, v.amax(-1) + 0.01], -1)
-    return torch.where(behind[..., None], edges.new_tensor([-1e6, 1e6, -1e6, 1e6]), edges)
+    behind = (z < NEAR_M).any(-1, keepdim=True)
+    return torch.where(behind, edges.new_tensor([-1e6, 1e6, -1e6, 1e6]), edges)
 
 
-def tiles(frames: Frames, size: tuple[int, int]) -> Blocks:
-    """Blocks that cover every pixel centre of every frame, frame by frame, row by row."""
-    device, (height, width) = frames.focal.device, size
-    frame, top, left = torch.cartesian_prod(
-        torch.arange(len(frames.focal), device=device),
-        torch.arange(0, height, TILE, device=device),
-        torch.arange(0, width, TILE, device=device),
-    ).unbind(-1)
-    return Blocks(frame, left.float(), top.float(), torch.arange(TILE, device=device) + 0.5, TILE)
+def tiles(views: Views, size: tuple[int, int], frame: Int[Tensor, " g"] | None = None) -> Rays:
+    """Blocks that cover every pixel centre of every frame, or of those given, frame by frame, row by row."""
+    device, (height, width) = views.focal.device, size
+    if frame is None:
+        frame = torch.arange(len(views.focal), device=device)
+    place = torch.stack(
+        torch.meshgrid(
+            torch.arange(0, width, TILE, device=device),
+            torch.arange(0, height, TILE, device=device),
+            indexing="xy",
+        )
+    ).float()
+    place = place.flatten(1).repeat(1, len(frame))
+    frame = frame.repeat_interleave(place.shape[1] // len(frame))
+    return cast(views, frame, place, torch.arange(TILE, device=device) + 0.5, TILE)
 
 
 def image_from_tiles(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -104,12 +123,17 @@ def maps_of(hits: Hits, size: tuple[int, int]) -> Maps:
 
 
 def rgb_of(
-    frames: Frames, blocks: Blocks, hits: Hits, maps: Maps, size: tuple[int, int]
+    frames: Frames, rays: Rays, hits: Hits, maps: Maps, size: tuple[int, int]
 ) -> UInt8[Tensor, "f 3 h w"]:
-    """Antialiased colours: one ray per pixel, 2 x 2 where the pixel touches an edge between surfaces."""
-    image = image_from_tiles(shade(frames, blocks, hits), size)
+    """Antialiased colours: one ray per pixel, 2 x 2 where the pixel touches an edge between surfaces.
+
+    Args:
+        rays, hits: the `tiles` of the frames, and what they meet.
+        maps: the same hits as images.
+    """
+    image = image_from_tiles(shade(frames, rays, hits), size)
     frame, y, x = _edges(maps.instance * 4 + maps.face).nonzero(as_tuple=True)
-    fine = Blocks(frame, x.float(), y.float(), image.new_tensor([0.25, 0.75]), 1.0)
+    fine = cast(frames.views, frame, torch.stack([x, y]).float(), image.new_tensor([0.25, 0.75]), 1.0)
     colour = shade(frames, fine, trace(frames, fine))
     image[frame, :, y, x] = ((colour[:, 0, 0] + colour[:, 0, 1] + colour[:, 1, 0] + colour[:, 1, 1]) * 0.25).T
     return (_lens(image) * 255 + 0.5).to(torch.uint8)

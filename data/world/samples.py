@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from transframer.data.world.draws import Draws
+from transframer.data.world.draws import Draws, splitmix64
 from transframer.errors import ConfigError, DataError
 from transframer.frames import Camera
 from transframer.task import Clip
@@ -43,10 +43,10 @@ def samples_of(
     """See `World.samples`."""
     keys = _checked_keys(sample_type, clip)
     index = torch.as_tensor(indices, dtype=torch.int64, device=world.device)
-    # the picks have streams of their own, so that they say nothing about what the scene holds
-    draw = Draws(world.keys(index))
-    contexts = draw.choice("context", len(clip.context)).tolist()
-    targets = draw.choice("target", max(1, len(clip.target))).tolist()
+    # a key of their own, so that the picks say nothing about what the scene holds
+    draw = Draws(splitmix64(world.keys(index)), capacity=2)
+    contexts = draw.choice(len(clip.context)).tolist()
+    targets = draw.choice(max(1, len(clip.target))).tolist()
     # clips of one call have equally many frames, so one call per number of context images
     groups: dict[int, list[int]] = defaultdict(list)
     for row, pick in enumerate(contexts):

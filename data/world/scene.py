@@ -93,43 +93,43 @@ def sample_scenes(keys: Int[Tensor, " b"], main_object: bool, static: bool) -> S
     draw = Draws(keys)
     k, full = MAX_OBJECTS, 2 * math.pi
     # the power makes few objects more frequent than many
-    count = 1 + (draw.uniform("count", 0, 1) ** 1.6 * (3 if main_object else k)).long()
+    count = 1 + (draw.uniform(0, 1) ** 1.6 * (3 if main_object else k)).long()
     slots = torch.arange(k, device=keys.device)
-    shape, pattern = draw.choice("shape", 4, k), draw.choice("pattern", 3, k)
-    focal = draw.uniform("focal", 0.85, 1.1)
+    shape, pattern = draw.choice(4, k), draw.choice(3, k)
+    focal = draw.uniform(0.85, 1.1)
 
     table = torch.tensor([_RING_M, _SHRINK], dtype=torch.float64, device=keys.device)[:, count - 1]
-    turn = draw.uniform("ring", 0, full)[:, None]
-    angle = turn + full * (slots + draw.uniform("angle", -0.2, 0.2, k)) / count[:, None]
-    radius = table[0][:, None] * draw.uniform("radius", 0.8, 1.2, k)
-    size = table[1][:, None] * draw.uniform("size", 1.25, 1.9, k)
-    distance = draw.uniform("distance", 4.2, 5.4)
+    turn = draw.uniform(0, full)[:, None]
+    angle = turn + full * (slots + draw.uniform(-0.2, 0.2, k)) / count[:, None]
+    radius = table[0][:, None] * draw.uniform(0.8, 1.2, k)
+    size = table[1][:, None] * draw.uniform(1.25, 1.9, k)
+    distance = draw.uniform(4.2, 5.4)
     if main_object:
         distance = distance - 1.2
-        span = draw.uniform("span", 0.44, 0.56)
+        span = draw.uniform(0.44, 0.56)
         first = slots == 0
-        radius = torch.where(first, 0.0, draw.uniform("aside", 2.0, 2.8, k))
+        radius = torch.where(first, 0.0, draw.uniform(2.0, 2.8, k))
         size = torch.where(first, (span * distance / focal)[:, None], size * 0.4)
     half_extent, quadric = _solid(shape, size, draw)
 
-    lift = draw.uniform("lift", -0.9, 0.6, k).clamp(min=0)  # three in five stand on the ground
-    heading = draw.uniform("heading", 0, full, k)
-    stride = draw.uniform("stride", 0.3, 0.65, k) * (not static)
+    lift = draw.uniform(-0.9, 0.6, k).clamp(min=0)  # three in five stand on the ground
+    heading = draw.uniform(0, full, k)
+    stride = draw.uniform(0.3, 0.65, k) * (not static)
     ground_point = torch.stack([radius * angle.cos(), radius * angle.sin()], -1)
     sway = torch.stack([stride * heading.cos(), stride * heading.sin(), 0.5 * lift * (not static)], -1)
-    elevation, azimuth = draw.uniform("elevation", 0.6, 1.0), draw.uniform("sun", 0, full)
-    waves = draw.uniform("wave", 0.12, 0.28, 2)
-    veer = draw.uniform("veer", 0, full)[:, None] + draw.uniform("skew", 1.2, 1.9, 1) * slots[:2]
+    elevation, azimuth = draw.uniform(0.6, 1.0), draw.uniform(0, full)
+    waves = draw.uniform(0.12, 0.28, 2)
+    veer = draw.uniform(0, full)[:, None] + draw.uniform(1.2, 1.9, 1) * slots[:2]
     return Scenes(
         present=slots < count[:, None],
         shape=shape,
         pattern=pattern,
         position=torch.cat([ground_point, (half_extent[..., 2] + lift)[..., None]], -1),
         sway=sway,
-        sway_rate=draw.uniform("sway rate", 3.0, 5.5, k),
-        sway_phase=draw.uniform("sway phase", 0, full, k),
-        yaw=draw.uniform("yaw", 0, full, k),
-        spin=draw.signed("spin", 0.5, 2.5, k) * (not static),
+        sway_rate=draw.uniform(3.0, 5.5, k),
+        sway_phase=draw.uniform(0, full, k),
+        yaw=draw.uniform(0, full, k),
+        spin=draw.signed(0.5, 2.5, k) * (not static),
         half_extent=half_extent,
         quadric=quadric,
         colours=_object_colours(draw),
@@ -141,26 +141,26 @@ def sample_scenes(keys: Int[Tensor, " b"], main_object: bool, static: bool) -> S
         ground_waves=torch.stack([waves * veer.cos(), waves * veer.sin()], -1),
         focal=focal,
         distance=distance,
-        azimuth=draw.uniform("azimuth", 0, full),
-        orbit_rate=draw.signed("orbit rate", 0.3, 0.55),
-        dolly=_oscillation(draw, "dolly", 0.1, 0.4),
-        pan=_oscillation(draw, "pan", 0.04, 0.08) if static else _oscillation(draw, "pan", 0.14, 0.25),
-        bob=_oscillation(draw, "bob", 0.0, 0.15),
-        height=draw.uniform("height", 1.2, 1.9),
-        look=(half_extent[..., 2] + lift)[:, 0] if main_object else draw.uniform("look", 0.4, 0.8),
-        aim=draw.uniform("aim", -0.08, 0.08),
-        tilt=draw.uniform("tilt", -0.03, 0.05),
+        azimuth=draw.uniform(0, full),
+        orbit_rate=draw.signed(0.3, 0.55),
+        dolly=_oscillation(draw, 0.1, 0.4),
+        pan=_oscillation(draw, 0.04, 0.08) if static else _oscillation(draw, 0.14, 0.25),
+        bob=_oscillation(draw, 0.0, 0.15),
+        height=draw.uniform(1.2, 1.9),
+        look=(half_extent[..., 2] + lift)[:, 0] if main_object else draw.uniform(0.4, 0.8),
+        aim=draw.uniform(-0.08, 0.08),
+        tilt=draw.uniform(-0.03, 0.05),
     )
 
 
-def _oscillation(draw: Draws, name: str, low: float, high: float) -> Tensor:
-    amplitude, rate = draw.uniform(name, low, high), draw.uniform(name + " rate", 3.0, 5.0)
-    return torch.stack([amplitude, rate, draw.uniform(name + " phase", 0, 2 * math.pi)], -1)
+def _oscillation(draw: Draws, low: float, high: float) -> Tensor:
+    amplitude, rate = draw.uniform(low, high), draw.uniform(3.0, 5.0)
+    return torch.stack([amplitude, rate, draw.uniform(0, 2 * math.pi)], -1)
 
 
 def _solid(shape: Tensor, size: Tensor, draw: Draws) -> tuple[Tensor, Tensor]:
     """Half extents and quadric coefficients (q2, q1, q0) of each object, from its shape and size."""
-    stretch = draw.uniform("stretch", 0.92, 1.08, MAX_OBJECTS)
+    stretch = draw.uniform(0.92, 1.08, MAX_OBJECTS)
     wide, high = size / stretch, size * stretch
     radius = wide * torch.tensor([0.5, 0.0, 0.36, 0.46], dtype=wide.dtype, device=wide.device)[shape]
     ball = (shape == 0) * 0.5 * size
@@ -189,27 +189,25 @@ def _rgb_from_hsv(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
 
 def _object_colours(draw: Draws) -> Tensor:
     k = MAX_OBJECTS
-    hue = draw.uniform("hue", 0, 1, k)
-    body = _rgb_from_hsv(hue, draw.uniform("saturation", 0.6, 0.9, k), draw.uniform("value", 0.75, 1, k))
-    dark = draw.choice("dark", 2, k)
-    other = (hue + draw.uniform("other hue", 0.35, 0.65, k)) % 1
+    hue = draw.uniform(0, 1, k)
+    body = _rgb_from_hsv(hue, draw.uniform(0.6, 0.9, k), draw.uniform(0.75, 1, k))
+    dark = draw.choice(2, k)
+    other = (hue + draw.uniform(0.35, 0.65, k)) % 1
     mark = _rgb_from_hsv(other, torch.where(dark == 1, 0.5, 0.15), torch.where(dark == 1, 0.25, 1.0))
     return torch.stack([body, mark.to(body.dtype)], -2)
 
 
 def _ground_colours(draw: Draws) -> Tensor:
-    hue, saturation = draw.uniform("ground hue", 0, 1), draw.uniform("ground saturation", 0.15, 0.35)
-    value = draw.uniform("ground value", 0.4, 0.55)
-    other = hue + draw.uniform("ground other hue", -0.1, 0.1)
+    hue, saturation = draw.uniform(0, 1), draw.uniform(0.15, 0.35)
+    value = draw.uniform(0.4, 0.55)
+    other = hue + draw.uniform(-0.1, 0.1)
     return torch.stack(
         [_rgb_from_hsv(hue, saturation, value), _rgb_from_hsv(other, saturation, value + 0.22)], -2
     )
 
 
 def _sky_colours(draw: Draws) -> Tensor:
-    hue = draw.uniform("sky hue", 0.5, 0.65)
-    horizon = _rgb_from_hsv(hue, draw.uniform("haze", 0.05, 0.2), draw.uniform("horizon value", 0.85, 1.0))
-    zenith = _rgb_from_hsv(
-        hue, draw.uniform("sky saturation", 0.4, 0.7), draw.uniform("sky value", 0.6, 0.95)
-    )
+    hue = draw.uniform(0.5, 0.65)
+    horizon = _rgb_from_hsv(hue, draw.uniform(0.05, 0.2), draw.uniform(0.85, 1.0))
+    zenith = _rgb_from_hsv(hue, draw.uniform(0.4, 0.7), draw.uniform(0.6, 0.95))
     return torch.stack([horizon, zenith], -2)

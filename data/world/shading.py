@@ -9,16 +9,14 @@ from torch import Tensor
 from transframer.data.world.scene import MAX_DEPTH_M, MAX_OBJECTS
 from transframer.data.world.tracing import (
     FIRST_OBJECT,
-    Blocks,
+    GROUND,
     Frames,
     Hits,
-    Vector,
-    directions,
+    Objects,
+    Rays,
     intersect,
     overlaps,
-    rotated,
-    solids,
-    spread,
+    take,
 )
 
 _AMBIENT, _DIFFUSE, _SHADOW = 0.5, 0.6, 0.55
@@ -32,87 +30,80 @@ def wave(x: Tensor) -> Tensor:
     return x * x * (3 - 2 * x)
 
 
-def shade(frames: Frames, blocks: Blocks, hits: Hits) -> Float[Tensor, "3 s s n"]:
-    """RGB, 0-1, of every ray."""
-    way = [spread(*c, blocks.steps) for c in directions(frames, blocks)]
-    colour = torch.stack(_background(frames, blocks, hits, way))
-    rays = (hits.instance >= FIRST_OBJECT).flatten().nonzero().squeeze(1)
-    frame = blocks.frame[rays % len(blocks.frame)]
-    depth = hits.depth_m.flatten()[rays]
-    owner = frame * MAX_OBJECTS + hits.instance.flatten()[rays] - FIRST_OBJECT
-    point = [frames.origin[:, c][frame] + depth * way[c].flatten()[rays] for c in range(3)]
-    colour.flatten(1)[:, rays] = torch.stack(_objects(frames, owner, frame, point, hits.face.flatten()[rays]))
+def shade(frames: Frames, rays: Rays, hits: Hits) -> Float[Tensor, "3 s s n"]:
+    """RGB, 0-1, of what every ray meets."""
+    directions = rays.directions()
+    colour = _background(frames, rays, hits, directions)
+    chosen = (hits.instance >= FIRST_OBJECT).flatten().nonzero().squeeze(1)
+    slot = take(hits.instance.flatten(), chosen) - FIRST_OBJECT
+    objects = frames.objects[take(rays.frame, chosen % len(rays.frame)) * MAX_OBJECTS + slot]
+    way = objects.turned(take(directions.flatten(1), chosen))
+    local = objects.origin + way * take(hits.depth_m.flatten(), chosen)
+    colour.flatten(1)[:, chosen] = _object_colour(objects, local, take(hits.face.flatten(), chosen))
     return colour
 
 
-def _background(frames: Frames, blocks: Blocks, hits: Hits, way: list[Tensor]) -> list[Tensor]:
-    frame = blocks.frame
-    depth = torch.where(hits.instance == 1, hits.depth_m, 0.0)
-    x, y = (frames.origin[frame, c] + depth * way[c] for c in range(2))
-    (ax, ay), (bx, by) = frames.ground_waves[frame].permute(1, 2, 0)
-    mix = wave(x * ax + y * ay) * wave(x * bx + y * by)
-    sunny = _AMBIENT + _DIFFUSE * frames.sun[frame, 2]
-    light = sunny * (1 - _SHADOW * _shadow(frames, blocks, hits, x, y))
+def _background(frames: Frames, rays: Rays, hits: Hits, directions: Tensor) -> Float[Tensor, "3 s s n"]:
+    views, frame = frames.views, rays.frame
+    depth = torch.where(hits.instance == GROUND, hits.depth_m, 0.0)
+    x, y = take(views.origin[:2], frame)[:, None, None] + directions[:2] * depth
+    along_x, along_y = take(views.waves, frame)[:, :, None, None].unbind(1)
+    first, second = wave(x * along_x + y * along_y)
     # the pattern fades with distance, where it would be finer than a pixel, and the ground into the haze
     far = depth * (1 / MAX_DEPTH_M)
-    mix = mix * (1 - far).clamp(min=0) ** 2
-    haze = far * far
-    height = way[2] / (way[0] * way[0] + way[1] * way[1] + way[2] * way[2]).sqrt()
-    up = (height * 1.8).clamp(0, 1)
-    ground, sky = frames.ground_colours[frame], frames.sky_colours[frame]
-    colours = []
-    for c in range(3):
-        low, high = ground[:, 0, c], ground[:, 1, c]
-        horizon = sky[:, 0, c]
-        floor = (low + (high - low) * mix) * light
-        floor = floor + (horizon - floor) * haze
-        colours.append(torch.where(depth > 0, floor, horizon + (sky[:, 1, c] - horizon) * up))
-    return colours
+    near = 1 - far
+    low, high = take(views.ground, frame)[:, :, None, None]
+    horizon, zenith = take(views.sky, frame)[:, :, None, None]
+    sunny = _AMBIENT + _DIFFUSE * take(views.sun[2], frame)
+    light = sunny * (1 - _SHADOW * _shadow(frames, rays, hits, x, y))
+    ground = (low + (high - low) * (first * second * (near * near))) * light
+    dx, dy, dz = directions
+    up = (dz / (dx * dx + dy * dy + dz * dz).sqrt() * 1.8).clamp(0, 1)
+    # one blend towards the horizon's colour serves the ground's haze and the sky's gradient
+    on_ground = depth > 0
+    share = torch.where(on_ground, far * far, 1 - up)
+    base = torch.where(on_ground, ground, zenith)
+    return base + (horizon - base) * share
 
 
-def _shadow(frames: Frames, blocks: Blocks, hits: Hits, x: Tensor, y: Tensor) -> Tensor:
-    """How much of the sun each point of the ground misses, 0-1: soft where the way through an object is short."""
-    on_ground = (hits.instance == 1).flatten(0, 1).any(0)
-    near = overlaps(blocks.bounds(), frames.shadow_bounds[blocks.frame]) & on_ground[:, None]
+def _shadow(frames: Frames, rays: Rays, hits: Hits, x: Tensor, y: Tensor) -> Float[Tensor, "s s n"]:
+    """How much of the sun the ground misses, 0-1: little where the sun's way through an object is short."""
+    on_ground = (hits.instance == GROUND).flatten(0, 1).any(0)
+    near = overlaps(rays.bounds(), frames.shadow_bounds[rays.frame]) & on_ground[:, None]
     block, slot = near.nonzero(as_tuple=True)
-    frame = blocks.frame[block]
-    turn = frames.turn[frame, slot].unbind(-1)
-    px, py, pz = frames.position[frame, slot].unbind(-1)
-    origin = rotated(turn, (x[..., block] - px, y[..., block] - py, -pz))
-    direction = rotated(turn, frames.sun[frame].unbind(-1))
-    _, enter, leave = intersect(origin, direction, solids(frames)[:, frame * MAX_OBJECTS + slot])
+    objects = frames.objects[rays.frame[block] * MAX_OBJECTS + slot]
+    px, py, pz = objects.position
+    x, y = take(x, block) - px, take(y, block) - py
+    _, enter, leave = intersect(objects.turned((x, y, (-pz).expand_as(x))), objects.sun, objects.solid)
     dark = ((leave - enter) * (1 / _PENUMBRA_M)).clamp(0, 1)
-    return torch.zeros_like(x).scatter_reduce_(2, block.expand_as(dark), dark, "amax")
+    shadow = dark.new_zeros(hits.depth_m.shape)
+    return shadow.scatter_reduce_(2, block.expand_as(dark), dark, "amax")
 
 
-def _objects(frames: Frames, owner: Tensor, frame: Tensor, point: list[Tensor], face: Tensor) -> list[Tensor]:
-    """RGB of points on objects; all arguments are flat lists, one entry per ray."""
-    position = frames.position.flatten(0, 1).T.contiguous()[:, owner]
-    cosine, sine = frames.turn.flatten(0, 1).T.contiguous()[:, owner]
-    half_x, _, half_z, q2, q1, _ = solids(frames)[:, owner]
-    local = rotated((cosine, sine), (point[0] - position[0], point[1] - position[1], point[2] - position[2]))
-    sun = rotated((cosine, sine), tuple(frames.sun[:, c][frame] for c in range(3)))
-    light = _AMBIENT + _DIFFUSE * _facing(local, face, q2, q1, sun).clamp(min=0)
-    mark = _pattern(frames.pattern.flatten()[owner], local, face, half_x, half_z)
-    body, other = frames.colours.flatten(0, 1).permute(1, 2, 0).contiguous()[..., owner]
-    return [((body[c] + (other[c] - body[c]) * mark) * light).clamp(max=1) for c in range(3)]
+def _object_colour(objects: Objects, local: Tensor, face: Tensor) -> Float[Tensor, "3 m"]:
+    """RGB of one point on each object, given in the object's own axes."""
+    light = _AMBIENT + _DIFFUSE * _facing(objects, local, face).clamp(min=0)
+    body, mark = objects.colours.unflatten(0, (2, 3))
+    return ((body + (mark - body) * _pattern(objects, local, face)) * light).clamp(max=1)
 
 
-def _facing(local: Vector, face: Tensor, q2: Tensor, q1: Tensor, sun: Vector) -> Tensor:
+def _facing(objects: Objects, local: Tensor, face: Tensor) -> Float[Tensor, " m"]:
     """Cosine between the outward normal and the sun."""
     x, y, z = local
-    nx, ny, nz = x, y, q2 * z + 0.5 * q1  # half the gradient of the quadric
-    curved = (nx * sun[0] + ny * sun[1] + nz * sun[2]) / (nx * nx + ny * ny + nz * nz).sqrt()
-    across_x, across_y, across_z = (torch.where(p > 0, s, -s) for p, s in zip(local, sun, strict=True))
-    flat = torch.where(face == 1, across_x, torch.where(face == 2, across_y, across_z))
+    nz = objects.solid[3] * z + 0.5 * objects.solid[4]  # (x, y, nz) is half the gradient of the quadric
+    sun_x, sun_y, sun_z = objects.sun
+    curved = (x * sun_x + y * sun_y + nz * sun_z) / (x * x + y * y + nz * nz).sqrt()
+    across = torch.where(local > 0, objects.sun, -objects.sun)
+    flat = torch.where(face == 1, across[0], torch.where(face == 2, across[1], across[2]))
     return torch.where(face == 0, curved, flat)
 
 
-def _pattern(pattern: Tensor, local: Vector, face: Tensor, half_x: Tensor, half_z: Tensor) -> Tensor:
+def _pattern(objects: Objects, local: Tensor, face: Tensor) -> Float[Tensor, " m"]:
     """How much of the second colour shows, 0-1: patterns carved through the solid, two periods wide."""
-    x, y, z = local[0] / half_x, local[1] / half_x, local[2] / half_z
+    x, y, z = unit = local / objects.solid[:3]
     stripes = (wave(0.45 * (x + y) + 0.9 * z) - 0.5) * 1.8 + 0.5
     # dots are centred half-way out from the middle, so a flat face has none unless its own axis counts in full
-    peaks = [torch.where(face == axis, 1.0, wave(c)) for axis, c in ((1, x), (2, y), (3, z))]
+    peaks = torch.where(face == torch.tensor([[1], [2], [3]], device=face.device), 1.0, wave(unit))
     dots = (peaks[0] + peaks[1] + peaks[2] - 2.0) * 1.6
+    pattern = objects.pattern[0]
     return torch.where(pattern == 1, stripes, torch.where(pattern == 2, dots, 0.0)).clamp(0, 1)

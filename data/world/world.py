@@ -159,12 +159,12 @@ class World:
         b, t = times.shape
         poses = poses_at(scenes, times, self.size)
         frames = frames_of(scenes, poses)
-        blocks = tiles(frames, self.size)
-        hits = trace(frames, blocks)
+        rays = tiles(frames.views, self.size)
+        hits = trace(frames, rays)
         maps = maps_of(hits, self.size)
         flat: dict[str, Tensor] = {}  # one row per frame
         if "rgb" in labels:
-            flat["rgb"] = rgb_of(frames, blocks, hits, maps, self.size)
+            flat["rgb"] = rgb_of(frames, rays, hits, maps, self.size)
         if "depth_m" in labels:
             flat["depth_m"] = maps.depth_m
         if "instance" in labels:
