@@ -37,9 +37,9 @@ class FrameInterpolation(ImageTask):
     name: ClassVar[str] = "frame_interpolation"
     sample_type: ClassVar[type] = InterpolationSample
     context_images: ClassVar[tuple[int, int]] = (2, 2)
-    round_trip_bound: ClassVar[float] = 28.0
+    round_trip_bound: ClassVar[float] = 22.0
     clip: Clip = field(default=Clip(frames=5, context=((0, 4),), target=(1, 2, 3), step_s=0.1))
-    quality: int = 30
+    quality: int = 9
 
     def format(self, sample: Sample) -> Episode:
         """The two ends as context, the frame between as the target."""
@@ -63,7 +63,7 @@ class FrameInterpolation(ImageTask):
             Frame(image, Annotation(time=time)) for image, time in zip(sample["images"], ends, strict=True)
         )
         blend = tuple(1 - abs(query_time - time) for time in ends)
-        query = Annotation(time=query_time, codec=CodecSettings(self.quality, reference=blend))
+        query = Annotation(time=query_time, codec=CodecSettings(self.quality, "4:4:4", blend))
         target = Frame(sample["target"], query) if "target" in sample else None
         return Episode(self.name, context, query, target)
 

@@ -1,4 +1,4 @@
-"""Optical flow between two images: the target holds its horizontal part as luma, its vertical part as Cb."""
+"""Optical flow between two images: the target holds its horizontal part as Cr, its vertical part as Cb."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,16 +14,16 @@ from torch import Tensor
 from transframer.data.formats.flo import write_flo
 from transframer.data.formats.images import resize_flow
 from transframer.errors import DataError
-from transframer.frames import Annotation, CodecSettings, Episode, Frame, Subsampling
+from transframer.frames import Annotation, CodecSettings, Episode, Frame
 from transframer.task import Clip, Metric, Sample, Task
-from transframer.tasks.filling import fill_unknown
+from transframer.tasks.dense_maps import fill_unknown, follow_edges
 
 # The colour wheel of Baker et al., A Database and Evaluation Methodology for Optical Flow, 2011: red, yellow,
 # green, cyan, blue, magenta and red again, at these of its 55 steps.
 _WHEEL_STEPS = (0, 15, 21, 25, 36, 49, 55)
 _WHEEL_COLOURS = ((1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 1), (1, 0, 0))
-# Greys in Y and Cb at max_flow_px: Y +- 63 and Cb +- 36 keep red, green and blue within 0 to 255.
-_LUMA_GREYS, _CB_GREYS = 63.0, 36.0
+# Greys of Cr and Cb at max_flow_px: as many as keep red, green and blue within 0 to 255 around grey.
+_CR_GREYS, _CB_GREYS = 90.0, 71.0
 
 
 class FlowSample(TypedDict):
@@ -48,43 +48,54 @@ class FlowScore:
 class OpticalFlow(Task[Tensor, FlowScore]):
     """Optical flow. A prediction is a float field 2 x h x w, in pixels (x, y).
 
+    The flow is written in the two chroma planes of a grey frame: at half resolution they have a quarter of
+    luma's blocks, and the image's edges give the sharpness back. No motion is grey and costs no tokens.
+
     Attributes:
         max_flow_px: the largest component that can be written; larger ones are clamped, and counted.
+        linear_flow_px: about up to here the scale is linear, above it is logarithmic (asinh), so that a wide
+            range takes no precision from small motions.
         quality: JPEG quality of the target.
-        subsampling: chroma subsampling of the target.
     """
 
     name: ClassVar[str] = "optical_flow"
     sample_type: ClassVar[type] = FlowSample
     headline: ClassVar[Metric] = Metric("epe", higher_is_better=False, unit="px")
     context_images: ClassVar[tuple[int, int]] = (2, 2)
-    round_trip_bound: ClassVar[float] = 0.2
+    round_trip_bound: ClassVar[float] = 0.5
     clip: Clip = field(default=Clip(frames=2, context=((0, 1),)))
-    max_flow_px: float = 16.0
-    quality: int = 50
-    subsampling: Subsampling = "4:2:0"
+    max_flow_px: float = 32.0
+    linear_flow_px: float = 4.0
+    quality: int = 87
 
     def format(self, sample: Sample) -> Episode:
         """The images, told apart by time 0 and 1, as context; the flow of the first as the target."""
         first, second = sample["images"]
         context = (Frame(first, Annotation(time=0.0)), Frame(second, Annotation(time=1.0)))
-        query = Annotation("flow", time=0.0, codec=CodecSettings(self.quality, self.subsampling))
+        query = Annotation("flow", time=0.0, codec=CodecSettings(self.quality))
         target = Frame(self._colours(sample["flow"], _known(sample)), query) if "flow" in sample else None
         return Episode(self.name, context, query, target)
 
     def _colours(self, flow: Tensor, known: Tensor) -> UInt8[Tensor, "3 h w"]:
-        """Grey plus what the flow adds in Y and Cb (JFIF); both stay inside the RGB cube at full scale."""
-        u, v = (fill_unknown(flow, known) / self.max_flow_px).clamp(-1, 1)
-        luma, cb = _LUMA_GREYS * u, _CB_GREYS * v
-        image = 128 + torch.stack([luma, luma - 0.344136 * cb, luma + 1.772 * cb])
+        """Grey, plus what the flow adds in Cr and Cb (JFIF)."""
+        steps = torch.asinh(fill_unknown(flow, known) / self.linear_flow_px)
+        u, v = (steps / self._most_steps).clamp(-1, 1)
+        cr, cb = _CR_GREYS * u, _CB_GREYS * v
+        image = 128 + torch.stack([1.402 * cr, -0.714136 * cr - 0.344136 * cb, 1.772 * cb])
         return image.round().clamp(0, 255).to(torch.uint8)
 
     def decode(self, frame: Frame, episode: Episode) -> Float[Tensor, "2 h w"]:
-        """Flow from the Y and Cb of the frame; what a sampled frame has in Cr means nothing."""
+        """Flow from the Cr and Cb of the frame, sharpened along the edges of the first image."""
         red, green, blue = frame.image.float()
         luma = 0.299 * red + 0.587 * green + 0.114 * blue
-        u, v = (luma - 128) / _LUMA_GREYS, (blue - luma) / 1.772 / _CB_GREYS
-        return torch.stack([u, v]).clamp(-1, 1) * self.max_flow_px
+        u, v = (red - luma) / 1.402 / _CR_GREYS, (blue - luma) / 1.772 / _CB_GREYS
+        steps = torch.stack([u, v]).clamp(-1, 1) * self._most_steps
+        first = min(episode.context, key=lambda image: image.annotation.time or 0.0)
+        return follow_edges(torch.sinh(steps) * self.linear_flow_px, first.image)
+
+    @property
+    def _most_steps(self) -> float:
+        return math.asinh(self.max_flow_px / self.linear_flow_px)
 
     def truth(self, sample: Sample) -> Float[Tensor, "2 h w"]:
         """The true flow; what it holds where it is not known means nothing."""

@@ -39,11 +39,11 @@ class ViewSynthesis(ImageTask):
     name: ClassVar[str] = "view_synthesis"
     sample_type: ClassVar[type] = ViewSample
     context_images: ClassVar[tuple[int, int]] = (1, 3)
-    round_trip_bound: ClassVar[float] = 28.0
+    round_trip_bound: ClassVar[float] = 22.5
     clip: Clip = field(
         default=Clip(frames=4, context=((0,), (0, 1), (0, 1, 2)), target=(3,), step_s=0.5, static=True)
     )
-    quality: int = 40
+    quality: int = 16
     radian_in_m: float = 5.0
 
     def format(self, sample: Sample) -> Episode:

@@ -8,14 +8,16 @@ from PIL import Image
 from transframer.codec import round_trips, token_count
 from transframer.errors import DataError
 from transframer.tasks.depth_estimation import DepthEstimation
-from transframer.tasks.filling import fill_unknown
 
 TASK = DepthEstimation()
 
 
 def sample(depth):
-    image = torch.zeros(1, 3, *depth.shape, dtype=torch.uint8)
-    return {"images": image, "depth_m": depth}
+    """With an image whose neighbouring pixels are so unlike each other that no depth flows between them."""
+    row, column = torch.meshgrid(*(torch.arange(side) % 5 for side in depth.shape), indexing="ij")
+    colour = 5 * row + column
+    image = torch.stack([colour % 3, colour // 3 % 3, colour // 9]) * 127
+    return {"images": image.byte()[None], "depth_m": depth}
 
 
 def ramp(low=1.5, high=19.0, size=64):
@@ -23,12 +25,13 @@ def ramp(low=1.5, high=19.0, size=64):
 
 
 def test_grey_alone_is_a_precise_label():
-    """Before the codec, the only error is half a grey level of log depth."""
+    """Before the codec, the only error is half a grey level of 1 / sqrt(depth)."""
     depth = ramp()
     episode = TASK.format(sample(depth))
     found = TASK.decode(episode.target, episode)
-    half_a_level = (TASK.max_depth_m / TASK.min_depth_m) ** (0.5 / 255) - 1
-    assert ((found - depth).abs() / depth).max() <= half_a_level + 1e-4
+    half_a_level = 0.5 / 255 * (TASK.min_depth_m**-0.5 - TASK.max_depth_m**-0.5)
+    assert (found**-0.5 - depth**-0.5).abs().max() <= half_a_level + 1e-5
+    assert ((found - depth).abs() / depth).mean() < 0.01
 
 
 def test_out_of_range_is_clamped():
@@ -36,8 +39,8 @@ def test_out_of_range_is_clamped():
     depth[:8] = 1e-3
     episode = TASK.format(sample(depth))
     found = TASK.decode(episode.target, episode)
-    assert torch.allclose(found[:8], torch.tensor(TASK.min_depth_m))
-    assert torch.allclose(found[8:], torch.tensor(TASK.max_depth_m))
+    assert torch.allclose(found[:8], torch.tensor(TASK.min_depth_m), rtol=1e-3)
+    assert torch.allclose(found[8:], torch.tensor(TASK.max_depth_m), rtol=1e-3)
 
 
 def test_metrics_by_hand():
@@ -115,22 +118,3 @@ def test_picture_shows_near_red_far_blue_unknown_black():
     assert near[0] > near[2]
     assert far[2] > far[0]
     assert unknown == [0, 0, 0]
-
-
-@pytest.mark.parametrize("size", [(1, 1), (5, 3), (64, 64)])
-def test_filling_keeps_what_is_known_and_stays_between(size):
-    generator = torch.Generator().manual_seed(0)
-    values, known = torch.rand(2, *size, generator=generator), torch.rand(size, generator=generator) > 0.7
-    known[0, 0] = True
-    filled = fill_unknown(torch.where(known, values, torch.nan), known)
-    assert torch.equal(filled[:, known], values[:, known])
-    for channel, original in zip(filled, values, strict=True):
-        assert original[known].min() - 1e-6 <= channel.min()
-        assert channel.max() <= original[known].max() + 1e-6
-
-
-def test_filling_with_nothing_known():
-    assert (
-        fill_unknown(torch.full((1, 3, 4), torch.nan), torch.zeros(3, 4).bool(), default=7.0).unique().item()
-        == 7
-    )

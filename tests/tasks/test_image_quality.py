@@ -35,7 +35,9 @@ def test_ssim_agrees_with_torchmetrics(noise):
     _, full = structural_similarity_index_measure(
         a[None].double(), b[None].double(), data_range=255.0, sigma=1.5, return_full_image=True
     )
-    assert ssim(a, b) == pytest.approx(float(full[..., 5:-5, 5:-5].mean()), abs=1e-6)  # without mirrored borders
+    assert ssim(a, b) == pytest.approx(
+        float(full[..., 5:-5, 5:-5].mean()), abs=1e-6
+    )  # without mirrored borders
 
 
 def test_identical_images():

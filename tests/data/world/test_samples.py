@@ -1,0 +1,114 @@
+from typing import TypedDict
+
+import pytest
+import torch
+
+from transframer.data.world import World
+from transframer.errors import ConfigError, DataError
+from transframer.frames import Camera
+from transframer.task import Clip
+
+_EVERYTHING = TypedDict(
+    "_EVERYTHING",
+    dict.fromkeys(
+        [
+            "images",
+            "times",
+            "query_time",
+            "cameras",
+            "query_camera",
+            "target",
+            "mask",
+            "label",
+            "boxes",
+            "box_labels",
+            "depth_m",
+            "flow",
+            "flow_valid",
+        ],
+        object,
+    ),
+)
+
+
+class _Flow(TypedDict):
+    images: object
+    flow: object
+
+
+class _Video(TypedDict, total=False):
+    images: object
+    times: object
+    query_time: object
+    target: object
+
+
+class _Misspelt(TypedDict):
+    images: object
+    dpeth: object
+
+
+_CLIP = Clip(frames=5, context=((1, 2), (2, 3, 4)), target=(0, 3))
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return World("train").samples(range(40), _EVERYTHING, _CLIP)
+
+
+def test_samples_are_the_chosen_frames_of_their_clips(samples):
+    clips = World("train").clips(range(40), _CLIP)
+    picked = set()
+    for i, sample in enumerate(samples):
+        assert set(sample) == _EVERYTHING.__required_keys__
+        frames = tuple(round(t / 0.1) for t in sample["times"].tolist())
+        query = round(sample["query_time"] / 0.1)
+        picked.add((frames, query))
+        assert torch.equal(sample["images"], clips.rgb[i, list(frames)])
+        assert torch.equal(sample["target"], clips.rgb[i, query])
+        first = frames[0]
+        for key in ("mask", "depth_m", "flow", "flow_valid"):
+            assert torch.equal(sample[key], getattr(clips, key)[i, first]), key
+        assert torch.equal(sample["boxes"], clips.boxes[i, first][clips.box_valid[i, first]])
+        assert torch.equal(sample["box_labels"], clips.box_labels[i, first][clips.box_valid[i, first]])
+        assert sample["label"] == clips.label[i]
+        assert all(isinstance(camera, Camera) for camera in sample["cameras"])
+        assert torch.equal(sample["cameras"][1].world_from_camera, clips.world_from_camera[i, frames[1]])
+        assert torch.equal(sample["query_camera"].world_from_camera, clips.world_from_camera[i, query])
+    assert picked == {(c, t) for c in _CLIP.context for t in _CLIP.target}
+
+
+def test_a_sample_is_the_same_in_any_batch(samples):
+    for i in (7, 30):
+        (alone,) = World("train").samples([i], _EVERYTHING, _CLIP)
+        for key in ("images", "target", "flow", "boxes"):
+            assert torch.equal(alone[key], samples[i][key])
+
+
+def test_only_the_keys_of_the_sample_type_are_given():
+    (sample,) = World("train").samples([0], _Video, Clip(frames=3, context=((0, 1),), target=(2,)))
+    assert set(sample) == {"images", "times", "query_time", "target"}
+    assert sample["images"].shape == (2, 3, 64, 64)
+
+
+def test_an_unknown_key_is_refused_with_the_known_ones():
+    with pytest.raises(DataError, match="dpeth") as error:
+        World("train").samples([0], _Misspelt, Clip())
+    assert "depth_m" in str(error.value)
+
+
+def test_flow_between_frames_that_are_not_adjacent_is_refused():
+    with pytest.raises(DataError, match="adjacent"):
+        World("train").samples([0], _Flow, Clip(frames=3, context=((0, 2),)))
+    with pytest.raises(DataError, match="adjacent"):
+        World("train").samples([0], _Flow, Clip(frames=3))
+
+
+def test_a_target_that_the_clip_does_not_name_is_refused():
+    with pytest.raises(DataError, match="without target"):
+        World("train").samples([0], _Video, Clip())
+
+
+def test_frames_outside_the_clip_are_refused():
+    with pytest.raises(ConfigError, match="within the clip"):
+        World("train").samples([0], _Flow, Clip(frames=1, context=((0, 1),)))
