@@ -1,0 +1,111 @@
+"""The documents tell the truth: code runs or is the tested code, commands parse, links lead somewhere."""
+
+import dataclasses
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from transframer import cli
+from transframer.data.formats.cameras import read_cameras
+from transframer.models.presets import TransframerConfig
+from transframer.models.transframer import Transframer
+from transframer.registry import task_names
+from transframer.training.checkpoint import save_model
+from transframer.training.config import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PLUGIN = ROOT / "tests/plugin"
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.M | re.S)
+
+
+def cases(language: str) -> list:
+    return [
+        pytest.param(block, id=f"{document.name}-{number}")
+        for document in DOCUMENTS
+        for number, block in enumerate(blocks(document, language))
+    ]
+
+
+@pytest.mark.parametrize("block", cases("python"))
+def test_python_runs_or_is_the_tested_plugin(block, tmp_path, monkeypatch, capsys):
+    if "import" not in block:
+        assert block.strip("\n") in (PLUGIN / "transframer_boundaries.py").read_text()
+        return
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (60, 40), "gray").save("photo.jpg")
+    torch.manual_seed(0)
+    config = TransframerConfig(
+        ("depth_estimation",),
+        ("rgb", "depth"),
+        (16,),
+        (1,),
+        (8, 8),
+        16,
+        chunk_events=16,
+        chunk_overlap=4,
+        heads=2,
+    )
+    save_model(Path("runs/tiny"), Transframer(config), TrainConfig(size_px=16), step=1)
+    exec(compile(block, "block", "exec"), {})
+    assert "torch.Size" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("block", cases("toml"))
+def test_toml_is_the_tested_plugin(block):
+    assert block.strip("\n") in (PLUGIN / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize("block", cases("json"))
+def test_cameras_are_read(block, tmp_path):
+    (tmp_path / "cameras.json").write_text(block)
+    cameras, query = read_cameras(tmp_path / "cameras.json", ["left.png", "right.png"])
+    assert [camera.world_from_camera[0, 3].item() for camera in (*cameras, query)] == pytest.approx(
+        [0, 0.2, 0.1]
+    )
+
+
+COMMANDS = [
+    (document.name, line.partition(" #")[0].strip())
+    for document in DOCUMENTS
+    for block in blocks(document, "bash")
+    for line in block.splitlines()
+]
+
+
+@pytest.mark.parametrize(("document", "line"), COMMANDS)
+def test_commands_are_understood(document, line, monkeypatch, fresh_registry):
+    program, *words = shlex.split(line)
+    if program == "make":
+        makefile = (ROOT / "Makefile").read_text()
+        targets = [word for word in words if "=" not in word]
+        assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
+        return
+    assert program == "transframer"
+    monkeypatch.chdir(ROOT)
+    understood = []
+    for name, command in cli.COMMANDS.items():
+        if command.config:
+            monkeypatch.setitem(cli.COMMANDS, name, dataclasses.replace(command, run="stub:run"))
+    imported = cli._imported
+    monkeypatch.setattr(cli, "_imported", lambda t: understood.append if t == "stub:run" else imported(t))
+    assert cli.main(words) == 0
+    assert understood or "tasks" in words
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[\w-]+)?\)", document.read_text()):
+        assert target.startswith("https://") or (document.parent / target).exists(), target
+
+
+def test_the_table_of_the_readme_has_every_task():
+    rows = re.findall(r"^\| (\w+_\w+) \|", (ROOT / "README.md").read_text(), re.M)
+    assert sorted(rows) == list(task_names())
