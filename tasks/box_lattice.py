@@ -129,7 +129,7 @@ class BoxLattice:
         return torch.cat([low, high], 1), self._class(whole[CLASS, y, x].long())
 
     def _level(self, label: int) -> int:
-        """Classes on both sides of zero, -k/2 to k/2 without 0, which leaves the patterns most of the room."""
+        """Classes on both sides of zero, -k/2 to k/2 without 0, to leave the patterns most of the room."""
         level = label - self.num_classes // 2
         return level + 1 if level >= 0 else level
 
