@@ -60,7 +60,7 @@ class Draws:
         self._units = _shifted(words, 11).double() * 2.0**-53
         self._used = 0
 
-    def uniform(self, low: float, high: float, *shape: int) -> Float[Tensor, "b ..."]:
+    def uniform(self, low: int | float, high: int | float, *shape: int) -> Float[Tensor, "b ..."]:
         """Uniform float64 in [low, high), of shape (b, *shape)."""
         start = self._used
         self._used += int(torch.Size(shape).numel())
@@ -71,7 +71,7 @@ class Draws:
         """Uniform integers in [0, count), of shape (b, *shape)."""
         return self.uniform(0, count, *shape).long()
 
-    def signed(self, low: float, high: float, *shape: int) -> Float[Tensor, "b ..."]:
+    def signed(self, low: int | float, high: int | float, *shape: int) -> Float[Tensor, "b ..."]:
         """A magnitude in [low, high) with a random sign, of shape (b, *shape)."""
         signed = self.uniform(low - high, high - low, *shape)
         return signed + signed.sign() * low

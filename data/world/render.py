@@ -107,7 +107,7 @@ def tiles(views: Views, size: tuple[int, int], frame: Int[Tensor, " g"] | None =
     ).float()
     place = place.flatten(1).repeat(1, len(frame))
     frame = frame.repeat_interleave(place.shape[1] // len(frame))
-    return cast(views, frame, place, torch.arange(TILE, device=device) + 0.5, TILE)
+    return cast(views, frame, place, torch.arange(TILE, device=device) + 0.5, float(TILE))
 
 
 def image_from_tiles(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -153,7 +153,7 @@ def sample_scenes(keys: Int[Tensor, " b"], main_object: bool, static: bool) -> S
     )
 
 
-def _oscillation(draw: Draws, low: float, high: float) -> Tensor:
+def _oscillation(draw: Draws, low: int | float, high: int | float) -> Tensor:
     amplitude, rate = draw.uniform(low, high), draw.uniform(3.0, 5.0)
     return torch.stack([amplitude, rate, draw.uniform(0, 2 * math.pi)], -1)
 

@@ -63,8 +63,8 @@ class Objects:
         chosen = take(torch.cat(parts), index).split([len(part) for part in parts])
         return Objects(*chosen)
 
-    def turned(self, vector: Float[Tensor, "... m"]) -> Float[Tensor, "... m"]:
-        """Vectors of the world, components first, in the objects' own axes."""
+    def turned(self, vector: Tensor | tuple[Tensor, Tensor, Tensor]) -> Float[Tensor, "3 ..."]:
+        """Vectors of the world, three components of [..., m], in the objects' own axes."""
         cosine, sine = self.turn
         x, y, z = vector
         return torch.stack([cosine * x + sine * y, cosine * y - sine * x, z])
