@@ -61,7 +61,7 @@ class TrainConfig:
     resume: Path | None = None
     seed: int = 0
     size_px: int = 64
-    batch_size: int = 32
+    batch_size: int = 16
     learning_rate: float = 1e-3
     warmup_steps: int = 100
     weight_decay: float = 0.01

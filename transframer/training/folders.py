@@ -16,6 +16,7 @@ from transframer.errors import CheckpointError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PARTIAL, _REPLACED = ".partial-", ".replaced-"
 
 
@@ -107,7 +108,7 @@ def recover(parent: Path) -> None:
 
 def disk_error(error: OSError, file: Path) -> CheckpointError:
     """What a user can do about a write that failed."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in DISK_FULL:
         return CheckpointError(
             "the disk is full; what was saved before is untouched",
             file=file,

@@ -14,7 +14,7 @@ from transframer.task import Task
 from transframer.training import checkpoint
 from transframer.training.config import TrainConfig
 from transframer.training.distributed import Ranks, ranks
-from transframer.training.folders import disk_error
+from transframer.training.folders import DISK_FULL, disk_error
 from transframer.training.mixture import SampleSource, seed_for
 from transframer.training.run import Run
 from transframer.training.stopping import StopRequests
@@ -61,10 +61,9 @@ def settle(config: TrainConfig, group: Ranks, known_tasks: Sequence[str]) -> Tra
     for name in (*config.tasks, *config.weights):
         if name not in known_tasks:
             raise unknown_name("task", name, known_tasks)
-    exists = group.from_first(
-        group.is_first and not config.resume and config.folder.exists() and any(config.folder.iterdir())
-    )
-    if exists:
+    folder = config.folder
+    taken = not config.resume and folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+    if group.from_first(taken):  # rank 0 says, since it may have made the folder before another rank looks
         raise ConfigError(
             "the run folder exists already",
             file=config.folder,
@@ -94,6 +93,8 @@ def fit(
         with StopRequests() as requests:
             return run.go(requests)
     except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
         raise disk_error(error, config.folder) from error
 
 

@@ -71,7 +71,7 @@ class Run:
         self.loss = group.wrap(loss)
         on_cuda = group.device.type == "cuda"
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and on_cuda)
-        self.step, self.trained_s, self.not_finite = 0, 0.0, 0
+        self.step, self.trained_s, self.validated, self.not_finite = 0, 0.0, 0, 0
 
     def go(self, requests: StopRequests) -> Path:
         """Trains to the end of the run, or to a request to stop."""
@@ -125,7 +125,6 @@ class Run:
         config, tally = self.config, Tally(list(self.tasks))
         began = time.monotonic() - self.trained_s
         logged = saved = self.trained_s
-        validated = int(progress(config, self.step, self.trained_s) * config.validations)
         norm = 0.0
         while True:
             # One clock and one decision for all processes: who stops alone leaves the others waiting.
@@ -143,8 +142,8 @@ class Run:
                 tally.clear()
             if stop:
                 return int(stop)
-            if int(part * config.validations) > validated:
-                validated = int(part * config.validations)
+            if int(part * config.validations) > self.validated:
+                self.validated = int(part * config.validations)
                 self._validate(validation, report)
             if part >= 1:
                 return 0
@@ -202,6 +201,7 @@ class Run:
             state = {
                 "step": self.step,
                 "trained_s": self.trained_s,
+                "validated": self.validated,
                 "predictor": self.predictor.state_dict(),
                 "average": self.average.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -222,7 +222,7 @@ class Run:
             except TransframerError as error:
                 found = error
         state = checkpoint.load_state(self.group.from_first(found), self.group.device)
-        self.step, self.trained_s = state["step"], state["trained_s"]
+        self.step, self.trained_s, self.validated = (state[key] for key in ("step", "trained_s", "validated"))
         self.predictor.load_state_dict(state["predictor"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
