@@ -25,7 +25,7 @@ class BenchmarkConfig:
         batch_size: episodes per forward pass.
         data: "world", the procedural test split, or "motorcycle", a real Middlebury stereo pair.
         floor_samples: training samples on which the trivial predictions are fitted.
-        out: folder of the results; by default RUN/benchmark.
+        out: folder of the results; by default RUN/benchmark, or RUN/benchmark-motorcycle for that data.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         no_cache: measure again what an earlier benchmark already measured under the same protocol.
     """
@@ -70,7 +70,8 @@ class BenchmarkConfig:
     @property
     def folder(self) -> Path:
         """Where results, cache and report are written."""
-        return Path(self.out or Path(self.run) / "benchmark")
+        default = "benchmark" if self.data == "world" else f"benchmark-{self.data}"
+        return self.out or self.run / default
 
     @property
     def command(self) -> str:

@@ -104,7 +104,7 @@ def measure(
 def _draw(
     material: Material, predictor: FramePredictor, config: BenchmarkConfig, device: torch.device
 ) -> _Drawn:
-    task, samples, episodes = material.task, material.samples, material.episodes
+    task, episodes = material.task, material.episodes
     temperature = config.sampling_temperature
     # One stream per task, so that a task measured alone draws the same frames as among others.
     seed = int(fingerprint(task.name, config.seed)[:15], 16)
@@ -127,7 +127,7 @@ def _draw(
                 predictions = [task.decode(frame, episode) for frame in several]
                 drawn.predictions.append(task.combine(predictions))
                 if len(predictions) > 1:
-                    drawn.deviations.append(deviation([task.draw(samples[index], p) for p in predictions]))
+                    drawn.deviations.append(deviation([frame.image for frame in several]))
     return drawn
 
 

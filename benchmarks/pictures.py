@@ -48,8 +48,18 @@ def data_uri(image: UInt8[Tensor, "3 h w"]) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
+def png_width(uri: str) -> int:
+    """The width in pixels of an image from `data_uri`, read off its header.
+
+    >>> png_width(data_uri(torch.zeros(3, 4, 300, dtype=torch.uint8)))
+    300
+    """
+    header = base64.b64decode(uri.partition(",")[2][:32])
+    return int.from_bytes(header[16:20], "big")  # PNG specification, section 11.2.2: IHDR
+
+
 def deviation(images: Sequence[UInt8[Tensor, "3 h w"]]) -> Float[Tensor, "h w"]:
-    """Per-pixel standard deviation over drawn pictures, in grey levels, root mean square over channels.
+    """Per-pixel standard deviation over several frames, in grey levels, root mean square over channels.
 
     >>> black = torch.zeros(3, 1, 1, dtype=torch.uint8)
     >>> float(deviation([black, black + 8]))

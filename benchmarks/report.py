@@ -10,6 +10,7 @@ from typing import Any
 from transframer.benchmarks.bars import glance
 from transframer.benchmarks.curves import training_curves
 from transframer.benchmarks.markup import number_table, prose, text, title
+from transframer.benchmarks.pictures import png_width
 from transframer.benchmarks.results import Picture, TaskResult
 from transframer.benchmarks.style import CSS
 from transframer.benchmarks.tables import (
@@ -22,6 +23,9 @@ from transframer.benchmarks.tables import (
     rows,
     summary,
 )
+
+_GRID_PX, _GAP_PX = 1020, 14  # the page's width but for the first column; padding of a cell
+_DRAWN_PX = 150  # a picture as wide as this was drawn large, with text in it: it is not enlarged but legible
 
 
 def html_report(results: Sequence[TaskResult], command: str, run: Path) -> str:
@@ -90,12 +94,16 @@ def _task(result: TaskResult) -> str:
     columns = ["", "context", "truth", "prediction", "floor", "ceiling"]
     several = result.protocol["sampling"]["samples_per_query"]
     columns += ["uncertainty"] if several > 1 else []
-    spread = f" Uncertainty: standard deviation over the {several} pictures drawn." if several > 1 else ""
+    spread = f" Uncertainty: standard deviation over the {several} frames drawn." if several > 1 else ""
     heads = "".join(f"<th>{column}</th>" for column in columns)
+    # As large as lets a row fit the page; beyond 5 frames of context it scrolls.
+    across = len(columns) - 2 + max((len(picture.context) for picture in result.pictures), default=1)
+    width = min(168, max(96, _GRID_PX // across - _GAP_PX))
     return (
         f'<section><h3 id="{text(result.task)}">{title(result.task)}</h3>'
         f'<div class="definitions">{prose(result.definitions)}</div>{metrics}'
-        f'<div class="scroll"><table class="pictures"><tr>{heads}</tr>{seen}</table></div>'
+        f'<div class="scroll" style="--width:{width}px"><table class="pictures">'
+        f"<tr>{heads}</tr>{seen}</table></div>"
         f'<p class="small soft">Samples: best, median and worst of {len(result.per_sample)} by '
         f"{text(metric_name(result))} of the sample alone, and others drawn at random.{spread}</p></section>"
     )
@@ -122,7 +130,8 @@ def _picture(picture: Picture, metric: str) -> str:
 
 def _figure(uri: str, what: str, caption: str | None = None) -> str:
     below = f"<figcaption>{text(caption)}</figcaption>" if caption else ""
-    return f'<figure><img src="{uri}" alt="{text(what)}">{below}</figure>'
+    kind = "drawn" if png_width(uri) >= _DRAWN_PX else "frame"
+    return f'<figure><img class="{kind}" src="{uri}" alt="{text(what)}">{below}</figure>'
 
 
 def _training(run: Path) -> str:

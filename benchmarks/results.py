@@ -39,7 +39,7 @@ class Picture:
         scores: the headline of this sample alone, of "model", "floor" and "ceiling".
         context: the context frames in the order of the episode.
         times: of each context frame and of the query, as the episode states them; None where it does not.
-        uncertainty: standard deviation over the drawn samples, None where only one was drawn.
+        uncertainty: per-pixel standard deviation over the frames drawn, None where only one was.
         uncertainty_max: the deviation shown in full colour, in grey levels of 0-255.
     """
 

@@ -120,8 +120,14 @@ class MotorcycleSource(Source):
 
     @property
     def description(self) -> dict[str, Any]:
-        """Source, split and size."""
-        return {"source": "motorcycle (Middlebury 2014)", "split": "all", "size_px": self.size_px}
+        """Source, split and size, and what to know of it."""
+        return {
+            "source": "motorcycle (Middlebury 2014)",
+            "split": "all",
+            "size_px": self.size_px,
+            "note": "The samples are overlapping crops of one scene: they tell whether a run carries over to "
+            "real input, not how good it is in general, and the interval is narrower than it should be.",
+        }
 
     def _served(self) -> list[str]:
         served = []

@@ -20,7 +20,7 @@ body {
     sans-serif;
   font-variant-numeric: tabular-nums;
 }
-main { max-width: 1120px; margin: 0 auto; padding: 56px 24px 96px; }
+main { max-width: 1200px; margin: 0 auto; padding: 56px 24px 96px; }
 h1 {
   font-size: 34px; line-height: 1.15; letter-spacing: -0.015em; margin: 6px 0 14px; overflow-wrap: anywhere;
 }
@@ -87,9 +87,11 @@ ul.notes { margin: 10px 0; padding-left: 18px; font-size: 13.5px; color: var(--s
 .pictures td.which b { display: block; font-weight: 600; }
 .pictures .frames { display: flex; gap: 4px; }
 .pictures img {
-  display: block; width: 104px; height: auto; image-rendering: pixelated; border-radius: 3px;
+  display: block; width: var(--width); height: auto; border-radius: 3px;
   background: var(--wash); box-shadow: 0 0 0 1px var(--rule);
 }
+.pictures img.frame { image-rendering: pixelated; }
+.pictures img.drawn { width: max(var(--width), 184px); }
 .pictures figcaption { font-size: 12px; color: var(--soft); margin-top: 2px; }
 .pictures figure { margin: 0; }
 .curves svg { width: 100%; height: auto; }

@@ -114,6 +114,7 @@ def footnotes(results: Sequence[TaskResult]) -> list[str]:
         "bits/frame: exact, of the true coded target. tokens/frame: DCT triples drawn (in the true target).",
         f"s/frame: sampling only, batch size {', '.join(map(str, batches))}, on {', '.join(machines)}.",
     ]
+    notes += sorted({r.protocol["data"]["note"] for r in results if "note" in r.protocol["data"]})
     for result in results:
         if result.nothing_to_judge:
             count, n = len(result.nothing_to_judge), len(result.per_sample)

@@ -47,3 +47,10 @@ def test_importing_the_settings_is_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_results_of_other_data_do_not_replace_those_of_the_world():
+    run = Path("run")
+    assert BenchmarkConfig(run).folder == run / "benchmark"
+    assert BenchmarkConfig(run, data="motorcycle").folder == run / "benchmark-motorcycle"
+    assert BenchmarkConfig(run, data="motorcycle", out=Path("there")).folder == Path("there")

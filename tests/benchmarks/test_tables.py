@@ -61,3 +61,13 @@ def test_undefined_values_and_samples_are_said(results):
     assert "2 of 3 samples have nothing to judge" in notes
     assert "12 of 1000 resamples" in notes
     assert "0 of 1 tasks" in summary([odd])
+
+
+def test_what_to_know_of_the_data_is_said_once(toy_benchmark, toy_source):
+    class Odd(type(toy_source)):
+        @property
+        def description(self):
+            return {**super().description, "note": "One scene only."}
+
+    results = 2 * toy_benchmark(source=Odd())
+    assert footnotes(results).count("One scene only.") == 1
