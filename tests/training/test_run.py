@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -235,3 +236,16 @@ def test_sigterm_to_a_process_with_workers_saves(tmp_path):
     assert process.returncode == 143, error
     assert "stopped by SIGTERM and saved" in out
     assert len(list((tmp_path / "run/checkpoints").glob("step-*"))) == 1
+
+
+def test_compiled_and_mixed_precision_runs_stay_near_a_plain_one(config, tmp_path, monkeypatch, capsys):
+    plain = state(toy.run(config, toy.ToyPredictor(dropout=0.0)))["predictor"]
+    compiled = partial(torch.compile, backend="eager")  # the tracing is tried here, not the code generation
+    monkeypatch.setattr(torch, "compile", compiled)
+    folder = toy.run(replace(config, compile=True, out=tmp_path / "c"), toy.ToyPredictor(dropout=0.0))
+    torch.testing.assert_close(state(folder)["predictor"], plain)
+    folder = toy.run(replace(config, precision="bf16", out=tmp_path / "b"), toy.ToyPredictor(dropout=0.0))
+    assert "bf16 on cpu" in capsys.readouterr().out
+    mixed = state(folder)["predictor"]
+    torch.testing.assert_close(mixed, plain, rtol=0, atol=0.02)
+    assert not torch.equal(mixed["hidden.weight"], plain["hidden.weight"])
