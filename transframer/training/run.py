@@ -65,10 +65,12 @@ class Run:
         self.predictor = predictor.to(group.device)
         self.optimizer = make_optimizer(self.predictor, config)
         self.average = moving_average(self.predictor, config.ema_decay)
-        loss: nn.Module = _LossOf(self.predictor)
         if config.compile:
-            loss = torch.compile(loss)  # type: ignore[assignment]
-        self.loss = group.wrap(loss)
+            # The networks, and not the loss around them: cutting chunks out of sequences whose lengths are
+            # data breaks a graph at every turn. The average is a copy, made before, and stays as it is.
+            for network in self.predictor.children():
+                network.compile(dynamic=True)
+        self.loss = group.wrap(_LossOf(self.predictor))
         on_cuda = group.device.type == "cuda"
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and on_cuda)
         self.step, self.trained_s, self.validated, self.not_finite = 0, 0.0, 0, 0
