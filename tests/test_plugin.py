@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from transframer.cli import main
+
 HERE = Path(__file__).parent
 NAME = "boundary_detection"
 
@@ -86,14 +88,9 @@ for words in (
     assert Image.open(tmp_path / f"out/photo_{NAME}.png").size == (50, 40)
 
 
-def test_without_the_plugin_its_name_is_unknown():
-    done = subprocess.run(
-        [sys.executable, "-m", "transframer", "train", "--steps", "1", "--tasks", NAME],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert f"unknown task '{NAME}'" in done.stderr
+def test_without_the_plugin_its_name_is_unknown(capsys):
+    assert main(["predict", "run", "--task", NAME, "photo.png", "--out", "out"]) == 2
+    assert f"unknown task '{NAME}'" in capsys.readouterr().err
 
 
 def test_a_plugin_that_fails_to_import_is_named_and_the_others_work(site, distribution, tmp_path):
@@ -102,7 +99,7 @@ def test_a_plugin_that_fails_to_import_is_named_and_the_others_work(site, distri
     done = transframer(folder, "tasks")
     assert done.returncode == 0
     assert "plugin sad-tasks" in done.stdout
-    done = transframer(folder, "train --steps 1 --tasks sad", tmp_path)
+    done = transframer(folder, "predict run --task sad photo.png --out out", tmp_path)
     assert done.returncode == 2
     assert "plugin sad-tasks: importing sad_tasks failed: ModuleNotFoundError" in done.stderr
     assert len(done.stderr.splitlines()) <= 3
