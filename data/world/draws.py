@@ -46,8 +46,10 @@ def scene_keys(seed: int, split: str, indices: Int[Tensor, " b"]) -> Int[Tensor,
 
 
 class Draws:
-    """Random draws for a batch of scenes, in the order of the program: the n-th number of a scene is a function
-    of its key and n. All are hashed at once, since a batch of a few scenes would otherwise mostly wait.
+    """Random draws for a batch of scenes, in the order of the program.
+
+    The n-th number of a scene is a function of its key and n. All are hashed at once, since a batch of a few
+    scenes would otherwise mostly wait for small operations.
 
     Args:
         keys: one key per scene.

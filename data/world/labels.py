@@ -77,8 +77,10 @@ def clip_flow(poses: Poses, frames: Frames, hits: Hits, count: int, size: tuple[
 
 
 def surface_motions(poses: Poses) -> Float[Tensor, "b u s 3 4"]:
-    """Per frame but the last and per surface (sky, ground, objects): camera coordinates of the next frame from
-    those of this one. Every surface moves rigidly; the sky, at infinity, only turns. Float64."""
+    """Camera coordinates in the next frame from those in this one, per frame but the last and per surface.
+
+    Surfaces are the sky, the ground and the objects. Each moves rigidly; the sky, at infinity, only turns.
+    """
     world = poses.world_from_camera
     turn, place = world[..., :3, :3], world[..., :3, 3]
     cosine, sine = poses.turn.unbind(-1)
@@ -98,7 +100,7 @@ def surface_motions(poses: Poses) -> Float[Tensor, "b u s 3 4"]:
 
 
 def _hidden(frames: Frames, frame: Tensor, u: Tensor, v: Tensor, depth: Tensor, inside: Tensor) -> Tensor:
-    """Whether points at these pixel coordinates and depths are hidden, by casting the rays that would see them."""
+    """Whether points at these pixel coordinates and depths are hidden: casts the rays that would see them."""
     views = frames.views
     right, down, forward = take(views.axes, frame)[:, :, None, None]
     focal, centre = views.focal[frame], views.centre[:, frame]
@@ -131,7 +133,11 @@ def boxes_of(maps: Maps) -> tuple[Int[Tensor, "f k 4"], Int[Tensor, "f k"]]:
     slots = torch.arange(FIRST_OBJECT, FIRST_OBJECT + MAX_OBJECTS, device=maps.instance.device)
     seen = maps.instance[:, None] == slots[:, None, None]
     columns, rows = seen.any(-2), seen.any(-1)
-    area = seen.flatten(2).sum(-1)
+    ones = torch.ones_like(maps.instance).flatten(1)
+    area = ones.new_zeros(len(ones), FIRST_OBJECT + MAX_OBJECTS).scatter_add_(
+        1, maps.instance.flatten(1), ones
+    )
+    area = area[:, FIRST_OBJECT:]
 
     def ends(line: Tensor) -> tuple[Tensor, Tensor]:
         line = line.byte()

@@ -83,7 +83,7 @@ def _corners(scenes: Scenes, poses: Poses) -> Float[Tensor, "b t k 8 3"]:
 
 
 def _image_bounds(poses: Poses, points: Float[Tensor, "b t g k p 3"]) -> Float[Tensor, "b t g k 4"]:
-    """Left, right, top, bottom pixel coordinates of the hulls of p points; the whole plane if one is behind."""
+    """Left, right, top, bottom pixel coordinates of hulls of p points; the whole plane if one is behind."""
     world = poses.world_from_camera[:, :, None, None]
     x, y, z = ((points - world[..., None, :3, 3]) @ world[..., :3, :3]).unbind(-1)
     focal, centre = poses.intrinsics[..., :1, :1, None], poses.intrinsics[..., :2, 2, None, None, None]

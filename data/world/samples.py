@@ -93,7 +93,7 @@ def _checked_keys(sample_type: type, clip: Clip) -> list[str]:
 
 
 def _split(clips: Clips, count: int, keys: list[str]) -> list[dict[str, Any]]:
-    """One sample per clip, whose first `count` frames are the context and whose next one, if any, the target."""
+    """One sample per clip: its first `count` frames are the context, the next one, if any, the target."""
     times, labels = clips.times_s.tolist(), clips.label.tolist()
     samples = []
     for row in range(len(labels)):

@@ -26,8 +26,8 @@ _PENUMBRA_M = 0.7
 def wave(x: Tensor) -> Tensor:
     """A smooth wave of period 1 between 0 (at integers) and 1: a polynomial, so equal on any machine."""
     x = x - x.floor()
-    x = x * (1 - x) * 4
-    return x * x * (3 - 2 * x)
+    x = (1 - x).mul_(x).mul_(4)
+    return (3 - 2 * x).mul_(x).mul_(x)
 
 
 def shade(frames: Frames, rays: Rays, hits: Hits) -> Float[Tensor, "3 s s n"]:
@@ -55,15 +55,16 @@ def _background(frames: Frames, rays: Rays, hits: Hits, directions: Tensor) -> F
     low, high = take(views.ground, frame)[:, :, None, None]
     horizon, zenith = take(views.sky, frame)[:, :, None, None]
     sunny = _AMBIENT + _DIFFUSE * take(views.sun[2], frame)
-    light = sunny * (1 - _SHADOW * _shadow(frames, rays, hits, x, y))
-    ground = (low + (high - low) * (first * second * (near * near))) * light
+    light = (1 - _shadow(frames, rays, hits, x, y).mul_(_SHADOW)).mul_(sunny)
+    mix = first.mul_(second).mul_(near).mul_(near)
+    ground = ((high - low) * mix).add_(low).mul_(light)
     dx, dy, dz = directions
     up = (dz / (dx * dx + dy * dy + dz * dz).sqrt() * 1.8).clamp(0, 1)
     # one blend towards the horizon's colour serves the ground's haze and the sky's gradient
     on_ground = depth > 0
     share = torch.where(on_ground, far * far, 1 - up)
     base = torch.where(on_ground, ground, zenith)
-    return base + (horizon - base) * share
+    return (horizon - base).mul_(share).add_(base)
 
 
 def _shadow(frames: Frames, rays: Rays, hits: Hits, x: Tensor, y: Tensor) -> Float[Tensor, "s s n"]:
@@ -75,7 +76,7 @@ def _shadow(frames: Frames, rays: Rays, hits: Hits, x: Tensor, y: Tensor) -> Flo
     px, py, pz = objects.position
     x, y = take(x, block) - px, take(y, block) - py
     _, enter, leave = intersect(objects.turned((x, y, (-pz).expand_as(x))), objects.sun, objects.solid)
-    dark = ((leave - enter) * (1 / _PENUMBRA_M)).clamp(0, 1)
+    dark = (leave - enter).mul_(1 / _PENUMBRA_M).clamp_(0, 1)
     shadow = dark.new_zeros(hits.depth_m.shape)
     return shadow.scatter_reduce_(2, block.expand_as(dark), dark, "amax")
 
@@ -102,7 +103,7 @@ def _pattern(objects: Objects, local: Tensor, face: Tensor) -> Float[Tensor, " m
     """How much of the second colour shows, 0-1: patterns carved through the solid, two periods wide."""
     x, y, z = unit = local / objects.solid[:3]
     stripes = (wave(0.45 * (x + y) + 0.9 * z) - 0.5) * 1.8 + 0.5
-    # dots are centred half-way out from the middle, so a flat face has none unless its own axis counts in full
+    # dots are centred half-way out, so a flat face would have none if its own axis did not count in full
     peaks = torch.where(face == torch.tensor([[1], [2], [3]], device=face.device), 1.0, wave(unit))
     dots = (peaks[0] + peaks[1] + peaks[2] - 2.0) * 1.6
     pattern = objects.pattern[0]

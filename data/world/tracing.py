@@ -1,8 +1,8 @@
 """Which surface each ray meets first.
 
 Rays come in n square blocks of s x s, as tensors of [..., s, s, n]: the blocks run along the last, contiguous
-dimension, so that what is known per block or per object broadcasts over it at full speed. A block and an object
-meet only where the block overlaps the object's bounds in the image, so the work is a list of pairs of them.
+dimension, so that what is known per block or per object broadcasts over it at full speed. A block and an
+object meet only where the block overlaps the object's bounds in the image: the work is a list of such pairs.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Rays:
         return _spread(self.linear, self.steps)
 
 
-def take(x: Tensor, index: Int[Tensor, "..."]) -> Tensor:
+def take(x: Tensor, index: Tensor) -> Tensor:
     """`x[..., index]`, by `index_select` over a matrix, which is several times faster on a CPU."""
     flat = x.reshape(-1, x.shape[-1]).index_select(1, index.flatten())
     return flat.view(*x.shape[:-1], *index.shape)
@@ -152,9 +152,9 @@ def intersect(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Where rays enter and leave solids.
 
-    A solid is an intersection of a quadric and three slabs, all convex where rays can reach it, so its interval
-    on a ray is the intersection of four. (Of a cone's two nappes one lies outside the slabs, and a ray meets
-    the other in one interval if it is less steep than the cone: within 65 degrees of the horizontal.)
+    A solid is an intersection of a quadric and three slabs, all convex where rays can reach it, so its
+    interval on a ray is the intersection of four. (Of a cone's two nappes one lies outside the slabs, and a
+    ray meets the other in one interval if it is less steep than the cone, as all rays here are.)
 
     Args:
         origin, direction: in the solids' own axes; [3, m], or [3, s, s, m] for every ray.
@@ -169,11 +169,11 @@ def intersect(
     elif direction.ndim < origin.ndim:
         direction = direction[:, None, None]
     (ox, oy, oz), (dx, dy, dz) = origin, direction
-    a = dx * dx + dy * dy + q2 * (dz * dz)
-    b = dx * ox + dy * oy + dz * (q2 * oz + 0.5 * q1)
-    c = ox * ox + oy * oy + (q2 * oz + q1) * oz + q0
-    discriminant = b * b - a * c
-    root, inverse_a = discriminant.clamp(min=0).sqrt(), 1 / a
+    a = (dx * dx).add_(dy * dy).add_(q2 * (dz * dz))
+    b = (dx * ox).add_(dy * oy).add_(dz * (q2 * oz + 0.5 * q1))
+    c = (ox * ox).add_(oy * oy).add_((q2 * oz + q1) * oz).add_(q0)
+    discriminant = (b * b).sub_(a * c)
+    root, inverse_a = discriminant.clamp(min=0).sqrt_(), 1 / a
     curved = torch.where(discriminant > 0, (-b - root) * inverse_a, torch.inf)
     inverse = 1 / direction
     middle, span = -origin * inverse, half[:, None, None] * inverse.abs()
@@ -219,7 +219,7 @@ def _nearest_object(frames: Frames, rays: Rays) -> Int[Tensor, "s s n"]:
     # a ray that enters by two faces at once counts as entering by the last
     face = torch.where(enter == entries[2], 3, torch.where(enter == entries[1], 2, enter == entries[0]))
     # the bits of positive floats sort as the floats do
-    key = (enter.view(torch.int32).long() << 5) + (slot * 4 + face)
+    key = (enter.view(torch.int32).long() << 5).add_(face).add_(slot * 4)
     key = torch.where((enter < leave) & (enter > NEAR_M), key, _MISS)
     nearest = key.new_full((*key.shape[:2], len(rays.frame)), _MISS)
     return nearest.scatter_reduce_(2, block.expand_as(key), key, "amin")

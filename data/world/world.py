@@ -62,8 +62,10 @@ class Clips:
 
 
 class World:
-    """Labelled video of moving solids on a ground plane. Scene i of a seed is the same wherever, with whatever
-    others and in whatever order it is asked for; scenes of different splits never coincide.
+    """Labelled video of moving solids on a ground plane.
+
+    Scene i of a split and seed is the same wherever, with whatever others and in whatever order it is asked
+    for. No two splits of a seed share a scene's random key.
 
     Args:
         split: "train", "validation" or "test".

@@ -73,7 +73,6 @@ def test_valid_flow_lands_on_the_same_instance(clips):
 
 
 def test_occluded_points_land_on_something_nearer(clips):
-    """A pixel is called occluded where the next frame shows another surface there, not where it shows its own."""
     place = _landing(clips)
     inside = ((place >= 1) & (place < 63)).all(2)
     at = (place[:, :, 1].clamp(0, 63).long() * 64 + place[:, :, 0].clamp(0, 63).long()).flatten(2)

@@ -8,27 +8,21 @@ from transframer.errors import ConfigError, DataError
 from transframer.frames import Camera
 from transframer.task import Clip
 
-_EVERYTHING = TypedDict(
-    "_EVERYTHING",
-    dict.fromkeys(
-        [
-            "images",
-            "times",
-            "query_time",
-            "cameras",
-            "query_camera",
-            "target",
-            "mask",
-            "label",
-            "boxes",
-            "box_labels",
-            "depth_m",
-            "flow",
-            "flow_valid",
-        ],
-        object,
-    ),
-)
+
+class _Everything(TypedDict):
+    images: object
+    times: object
+    query_time: object
+    cameras: object
+    query_camera: object
+    target: object
+    mask: object
+    label: object
+    boxes: object
+    box_labels: object
+    depth_m: object
+    flow: object
+    flow_valid: object
 
 
 class _Flow(TypedDict):
@@ -53,14 +47,14 @@ _CLIP = Clip(frames=5, context=((1, 2), (2, 3, 4)), target=(0, 3))
 
 @pytest.fixture(scope="module")
 def samples():
-    return World("train").samples(range(40), _EVERYTHING, _CLIP)
+    return World("train").samples(range(40), _Everything, _CLIP)
 
 
 def test_samples_are_the_chosen_frames_of_their_clips(samples):
     clips = World("train").clips(range(40), _CLIP)
     picked = set()
     for i, sample in enumerate(samples):
-        assert set(sample) == _EVERYTHING.__required_keys__
+        assert set(sample) == _Everything.__required_keys__
         frames = tuple(round(t / 0.1) for t in sample["times"].tolist())
         query = round(sample["query_time"] / 0.1)
         picked.add((frames, query))
@@ -80,7 +74,7 @@ def test_samples_are_the_chosen_frames_of_their_clips(samples):
 
 def test_a_sample_is_the_same_in_any_batch(samples):
     for i in (7, 30):
-        (alone,) = World("train").samples([i], _EVERYTHING, _CLIP)
+        (alone,) = World("train").samples([i], _Everything, _CLIP)
         for key in ("images", "target", "flow", "boxes"):
             assert torch.equal(alone[key], samples[i][key])
 
