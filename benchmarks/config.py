@@ -16,7 +16,7 @@ class BenchmarkConfig:
 
     Attributes:
         run: a run folder, or a folder of pretrained weights.
-        tasks: names of tasks; empty for those the run was trained on.
+        tasks: names of tasks; empty for those the run was trained on that the data have labels for.
         samples: held-out samples per task.
         samples_per_query: frames drawn for each sample and combined into one prediction.
         temperature: of sampling, 0 is greedy; by default 0 for one sample per query, 1 for several.

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transframer.benchmarks import codec as codec_benchmark
+from transframer.benchmarks.codec import ceiling
 from transframer.benchmarks.config import BenchmarkConfig
 from transframer.benchmarks.pictures import choose, data_uri, deviation, heat
 from transframer.benchmarks.protocol import digest, fingerprint
@@ -70,7 +70,7 @@ def measure(
     floor_scores = _scores(task, floors, samples)
     indices = resample_indices(len(samples), resamples_for(task.summarise, scores), config.seed)
     model, floor, difference = paired_bootstrap(scores, floor_scores, task.summarise, indices)
-    ceiling, target_tokens = codec_benchmark.ceiling(task, samples)
+    best, target_tokens = ceiling(task, samples)
     bits = _bits(task, predictor, episodes, config.batch_size)
     name = task.headline.name
     per_sample = [float(task.summarise([score])[name]) for score in scores]
@@ -82,7 +82,7 @@ def measure(
                 model=value,
                 floor=floor[key].value if key in floor else math.nan,
                 difference=difference[key],
-                ceiling=float(ceiling.get(key, math.nan)),
+                ceiling=float(best.get(key, math.nan)),
             )
             for key, value in model.items()
         },

@@ -39,9 +39,11 @@ def benchmark(config: BenchmarkConfig) -> list[TaskResult]:
             raise unknown_name("task", name, task_names())
     device = _device(config.device)
     predictor, training = load_run(config.run)
-    names = config.tasks or training.tasks or list(task_names())
-    tasks = [get_task(name) for name in names]
-    results = benchmark_tasks(config, predictor, tasks, source_for(config, training.size_px), device)
+    source = source_for(config, training.size_px)
+    tasks = [get_task(name) for name in config.tasks or training.tasks or task_names()]
+    if not config.tasks:  # all that the data can serve; where that is nothing, the source says so
+        tasks = [task for task in tasks if source.serves(task)] or tasks
+    results = benchmark_tasks(config, predictor, tasks, source, device)
     write_results(config, results)
     print_table(results)
     print(f"report: {config.folder / 'report.html'}")

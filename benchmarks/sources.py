@@ -30,6 +30,10 @@ class Source(abc.ABC):
     def training(self, task: Task, n: int) -> Sequence[Sample]:
         """n training samples, on which the trivial prediction is fitted and nothing else."""
 
+    def serves(self, task: Task) -> bool:
+        """Whether the source has labels for a task."""
+        return True
+
     @property
     @abc.abstractmethod
     def description(self) -> dict[str, Any]:
@@ -103,8 +107,7 @@ class MotorcycleSource(Source):
         Raises:
             ConfigError: the pair has no label for this task; names the tasks it has labels for.
         """
-        samples = self._samples(task)
-        if samples is None:
+        if not self.serves(task):
             able = self._served()
             raise ConfigError(
                 f"the motorcycle pair has no label for {task.name}",
@@ -112,7 +115,15 @@ class MotorcycleSource(Source):
                 expected=f"tasks among {', '.join(able)}",
                 next_step=f"choose with --tasks {' '.join(able)}",
             )
-        return samples[:n]
+        return self._samples(task)[:n]
+
+    def serves(self, task: Task) -> bool:
+        """Whether the task asks for depth, flow or another view."""
+        try:
+            self._samples(task)
+        except DataError:
+            return False
+        return True
 
     def training(self, task: Task, n: int) -> Sequence[Sample]:
         """The first n scenes of the world's train split, where the run was trained too."""
@@ -133,17 +144,14 @@ class MotorcycleSource(Source):
         served = []
         for name in task_names():
             with suppress(PluginError):  # a broken plugin is not what was asked about
-                if self._samples(get_task(name)) is not None:
+                if self.serves(get_task(name)):
                     served.append(name)
         return served
 
-    def _samples(self, task: Task) -> list[dict[str, Any]] | None:
+    def _samples(self, task: Task) -> list[dict[str, Any]]:
         from transframer.data.datasets.motorcycle import motorcycle_samples
 
-        try:
-            return motorcycle_samples(task.sample_type, self.size_px)
-        except DataError:
-            return None
+        return motorcycle_samples(task.sample_type, self.size_px)
 
 
 def source_for(config: BenchmarkConfig, size_px: int) -> Source:

@@ -62,7 +62,7 @@ td.below, td.undefined { color: var(--soft); }
 ul.notes { margin: 10px 0; padding-left: 18px; font-size: 13.5px; color: var(--soft); }
 .glance { margin: 30px 0 8px; }
 .glance .row, .glance .axis {
-  display: grid; grid-template-columns: 180px 1fr 250px 70px; gap: 18px; align-items: center;
+  display: grid; grid-template-columns: 205px 1fr 250px 76px; gap: 18px; align-items: center;
 }
 .glance .row { padding: 7px 0; }
 .glance .axis { font-size: 12.5px; color: var(--soft); }

@@ -9,6 +9,7 @@ import torch
 from transframer.benchmarks.config import BenchmarkConfig
 from transframer.benchmarks.quality import benchmark, write_results
 from transframer.errors import CheckpointError, ConfigError, DataError, TransframerError, UnknownNameError
+from transframer.training.config import TrainConfig
 
 
 def test_every_number_is_the_one_worked_out_by_hand(toy_benchmark):
@@ -181,6 +182,32 @@ def test_results_are_written_as_json_markdown_and_html(toy_benchmark, toy_config
     assert "pictures" not in record["results"][0]
     assert (config.folder / "results.md").read_text().startswith("# Benchmark")
     assert (config.folder / "report.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "data", "expected"),
+    [
+        (["optical_flow", "video_prediction"], [], "world", ["optical_flow", "video_prediction"]),
+        (["optical_flow", "video_prediction"], ["video_prediction"], "world", ["video_prediction"]),
+        (["optical_flow", "video_prediction"], [], "motorcycle", ["optical_flow"]),
+        (["video_prediction"], [], "motorcycle", ["video_prediction"]),  # refused later, by the source
+    ],
+)
+def test_tasks_are_those_asked_for_or_trained_and_served(
+    monkeypatch, tmp_path, toy_predictor, trained, asked, data, expected
+):
+    class Stop(Exception):
+        pass
+
+    def measured(config, predictor, tasks, source, device):
+        raise Stop([task.name for task in tasks])
+
+    settings = TrainConfig(tasks=trained, size_px=32)
+    monkeypatch.setattr("transframer.benchmarks.quality.load_run", lambda path: (toy_predictor, settings))
+    monkeypatch.setattr("transframer.benchmarks.quality.benchmark_tasks", measured)
+    with pytest.raises(Stop) as caught:
+        benchmark(BenchmarkConfig(tmp_path, tasks=asked, data=data, device="cpu"))
+    assert caught.value.args[0] == expected
 
 
 class TestErrors:
