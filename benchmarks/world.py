@@ -2,7 +2,7 @@
 
 Every worker is a process with one thread, as in a data loader, and renders scenes of its own. The rate of a
 round is the frames of all workers over the slowest one's time. Where other programs share the cores, the
-second column says more: frames over the processor time that the workers used. Each is the median of the rounds.
+second column says more: frames over the processor time that the workers used. Medians over rounds.
 """
 
 from __future__ import annotations
