@@ -19,7 +19,8 @@ class BenchmarkConfig:
         tasks: names of tasks; empty for those the run was trained on that the data have labels for.
         samples: held-out samples per task.
         samples_per_query: frames drawn for each sample and combined into one prediction.
-        temperature: of sampling, 0 is greedy; by default 0 for one sample per query, 1 for several.
+        temperature: of sampling, 0 gives the task's point estimate; by default 0 for one sample per query,
+            1 for several.
         top_p: nucleus of each categorical distribution that is sampled from, in (0, 1].
         seed: of the held-out scenes, of sampling and of the bootstrap.
         batch_size: episodes per forward pass.
@@ -51,7 +52,7 @@ class BenchmarkConfig:
         if not 0 < self.top_p <= 1:
             raise ConfigError(str(self.top_p), field="top_p", expected="above 0, at most 1")
         if self.temperature is not None and not 0 <= self.temperature < float("inf"):
-            raise ConfigError(str(self.temperature), field="temperature", expected="0 (greedy) or above")
+            raise ConfigError(str(self.temperature), field="temperature", expected="0 or above")
         if self.temperature == 0 and self.samples_per_query > 1:
             raise ConfigError(
                 f"{self.samples_per_query} samples per query at temperature 0 are all the same frame",
@@ -62,7 +63,7 @@ class BenchmarkConfig:
 
     @property
     def sampling_temperature(self) -> float:
-        """The temperature in force: greedy for one sample per query, the model's own for several."""
+        """The temperature in force: 0 (a point estimate) for one sample per query, 1 for several."""
         if self.temperature is not None:
             return self.temperature
         return 0.0 if self.samples_per_query == 1 else 1.0

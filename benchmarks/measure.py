@@ -117,7 +117,11 @@ def _draw(
             with naming(task, batch, "sampling"):
                 start = _clock(device)
                 given = predictor.sample(
-                    asked, temperature=temperature, top_p=config.top_p, generator=generator
+                    asked,
+                    temperature=temperature,
+                    top_p=config.top_p,
+                    estimate=task.estimate,
+                    generator=generator,
                 )
                 drawn.seconds += _clock(device) - start
                 drawn.tokens += int(given.tokens.sum())

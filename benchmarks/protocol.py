@@ -95,6 +95,7 @@ def stamp(
         "sampling": {
             "temperature": config.sampling_temperature,
             "top_p": config.top_p,
+            "estimate": task.estimate,
             "samples_per_query": config.samples_per_query,
             "batch_size": config.batch_size,
             "seed": config.seed,

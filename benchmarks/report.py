@@ -59,8 +59,9 @@ def _header(results: Sequence[TaskResult], name: str) -> str:
     memory = max(result.peak_memory_bytes for result in results) / 2**30
     accelerator = max(result.peak_accelerator_bytes for result in results) / 2**30
     sampling = first["sampling"]
-    how = "greedy" if sampling["temperature"] == 0 else f"temperature {sampling['temperature']:g}"
-    if sampling["top_p"] < 1 and sampling["temperature"] > 0:
+    temperature = sampling["temperature"]
+    how = f"temperature {temperature:g}" if temperature else "each task's point estimate"
+    if sampling["top_p"] < 1 and temperature > 0:
         how += f", top-p {sampling['top_p']:g}"
     facts = {
         "Model": f"{first['model']['parameters']:,} parameters",

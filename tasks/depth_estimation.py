@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, NotRequired, TypedDict
+from typing import ClassVar, Literal, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -56,6 +56,7 @@ class DepthEstimation(Task[Tensor, DepthScore]):
     sample_type: ClassVar[type] = DepthSample
     headline: ClassVar[Metric] = Metric("abs_rel", higher_is_better=False)
     round_trip_bound: ClassVar[float] = 0.045
+    estimate: ClassVar[Literal["mode", "median"]] = "median"
     clip: Clip = field(default=Clip())
     min_depth_m: float = 1.0
     max_depth_m: float = 80.0

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, NotRequired, TypedDict
+from typing import ClassVar, Literal, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -63,6 +63,7 @@ class OpticalFlow(Task[Tensor, FlowScore]):
     headline: ClassVar[Metric] = Metric("epe", higher_is_better=False, unit="px")
     context_images: ClassVar[tuple[int, int]] = (2, 2)
     round_trip_bound: ClassVar[float] = 0.5
+    estimate: ClassVar[Literal["mode", "median"]] = "median"
     clip: Clip = field(default=Clip(frames=2, context=((0, 1),)))
     max_flow_px: float = 32.0
     linear_flow_px: float = 4.0

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NotRequired, TypedDict
+from typing import ClassVar, Literal, NotRequired, TypedDict
 
 import torch
 from jaxtyping import Float, UInt8
@@ -41,6 +41,7 @@ class VideoPrediction(ImageTask):
     sample_type: ClassVar[type] = VideoSample
     context_images: ClassVar[tuple[int, int]] = (3, 3)
     round_trip_bound: ClassVar[float] = 22.0
+    estimate: ClassVar[Literal["mode", "median"]] = "median"
     clip: Clip = field(default=Clip(frames=6, context=((0, 1, 2),), target=(3, 4, 5), step_s=0.1))
     quality: int = 10
 

@@ -40,7 +40,7 @@ class Echo(FramePredictor):
 
     loss = log_prob = collate
 
-    def sample(self, episodes, *, temperature=1.0, top_p=1.0, generator=None):
+    def sample(self, episodes, *, temperature=1.0, top_p=1.0, estimate="mode", generator=None):
         self.asked.append(list(episodes))
         frames = []
         for episode in episodes:

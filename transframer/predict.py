@@ -49,7 +49,7 @@ def predict(
         images: the context images, 0-255, of any size but all the same (`load_image` reads them).
         size_px: height and width of the frames the model sees, a multiple of 16.
         samples_per_query: frames drawn and combined into one prediction.
-        temperature: of sampling, 0 is greedy.
+        temperature: of sampling, 0 gives the task's point estimate.
         top_p: nucleus of each categorical distribution that is sampled from, in (0, 1].
         seed: of sampling.
         annotations: further fields of the task's sample (`times`, `query_time`, `cameras`,
@@ -131,7 +131,9 @@ def predict_samples(
     """A task's predictions for samples of one frame size, labels unused."""
     episodes = [task.format(sample).without_target() for sample in samples]
     draws = [
-        predictor.sample(episodes, temperature=temperature, top_p=top_p, generator=generator).frames
+        predictor.sample(
+            episodes, temperature=temperature, top_p=top_p, estimate=task.estimate, generator=generator
+        ).frames
         for _ in range(samples_per_query)
     ]
     return [

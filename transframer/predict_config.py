@@ -18,7 +18,8 @@ class PredictConfig:
         task: the task's registered name.
         out: the folder for the predictions; made if missing.
         samples_per_query: frames drawn for each query and combined into one prediction.
-        temperature: of sampling, 0 is greedy; by default 0 for one sample per query, 1 for several.
+        temperature: of sampling, 0 gives the task's point estimate; by default 0 for one sample per query,
+            1 for several.
         top_p: nucleus of each categorical distribution that is sampled from, in (0, 1].
         seed: of sampling.
         times: the time of each image, in any one unit, for tasks that know times.
@@ -53,7 +54,7 @@ class PredictConfig:
         if not 0 < self.top_p <= 1:
             raise ConfigError(str(self.top_p), field="top_p", expected="above 0, at most 1")
         if self.temperature is not None and not 0 <= self.temperature < float("inf"):
-            raise ConfigError(str(self.temperature), field="temperature", expected="0 (greedy) or above")
+            raise ConfigError(str(self.temperature), field="temperature", expected="0 or above")
         if self.temperature == 0 and self.samples_per_query > 1:
             raise ConfigError(
                 f"{self.samples_per_query} samples per query at temperature 0 are all the same frame",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from transframer.frames import Episode, Frame
+
+Estimate = Literal["mode", "median"]
 
 
 @dataclass
@@ -74,14 +76,13 @@ class FramePredictor(nn.Module, abc.ABC):
         *,
         temperature: float = 1.0,
         top_p: float = 1.0,
+        estimate: Estimate = "mode",
         generator: torch.Generator | None = None,
     ) -> Samples:
-        """Draws one frame per episode; temperature 0 is greedy and needs no generator."""
+        """Draws one frame per episode; temperature 0 gives the estimate asked for and needs no generator."""
 
     @torch.no_grad()
     def posterior(self, episode: Episode, candidates: Sequence[Frame]) -> Float[Tensor, " k"]:
         """The probability of each candidate target frame, normalised over the candidates."""
-        from dataclasses import replace
-
         episodes = [replace(episode, target=frame) for frame in candidates]
         return torch.softmax(self.log_prob(episodes).double(), 0).float()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from transframer.codec import Tokens, decode_frames, grid_from_tokens
@@ -14,7 +14,7 @@ from transframer.errors import ConfigError
 from transframer.frames import Episode
 from transframer.models.attention import KeyValueCache
 from transframer.models.decoder import STOP, Context
-from transframer.predictor import Samples
+from transframer.predictor import Estimate, Samples
 
 if TYPE_CHECKING:
     from transframer.models.transframer import Transframer
@@ -44,18 +44,32 @@ def pick(
     return torch.multinomial(probability, 1, generator=generator)[:, 0]
 
 
+def first_more_likely_than_not(hazard: Float[Tensor, "b n"]) -> tuple[Int[Tensor, " b"], Bool[Tensor, " b"]]:
+    """The first index of each row whose hazard reaches 1/2, and whether there is one (else 0)."""
+    likely = hazard >= 0.5
+    return likely.to(torch.uint8).argmax(-1), likely.any(-1)
+
+
 class Sampler:
     """Draws frames for a batch of episodes.
 
+    At temperature 0 the draw is an estimate. "mode" takes the likeliest channel, position and value of each
+    event in turn. "median" asks of each coefficient in order whether it is more likely than not to be coded,
+    given those before it, and if so takes the median of its value. Where many coefficients are possible and
+    none is likely, the mode still codes one (an event is always more likely than the stop) and so adds
+    noise; the median leaves them zero. So the mode suits frames that hold a decision (the lit cell of a
+    class), the median frames that hold a field (depth, flow, colour).
+
     Args:
         model: the Transframer to draw from.
-        temperature: 0 is greedy.
+        temperature: 0 is an estimate.
+        estimate: "mode" or "median", used at temperature 0.
         top_p: nucleus sampling; 1 keeps every legal event.
         generator: on the model's device; required to reproduce a draw, unused when greedy.
         cached: false recomputes every event from the start of its chunk; for tests.
 
     Raises:
-        ConfigError: a temperature below 0, or top_p outside (0, 1].
+        ConfigError: a temperature below 0, top_p outside (0, 1], or an unknown estimate.
     """
 
     def __init__(
@@ -64,6 +78,7 @@ class Sampler:
         *,
         temperature: float = 1.0,
         top_p: float = 1.0,
+        estimate: Estimate = "mode",
         generator: torch.Generator | None = None,
         cached: bool = True,
     ) -> None:
@@ -71,7 +86,10 @@ class Sampler:
             raise ConfigError(f"temperature {temperature}", field="temperature", expected="0 or more")
         if not 0 < top_p <= 1:
             raise ConfigError(f"top_p {top_p}", field="top_p", expected="above 0, at most 1")
+        if estimate not in ("mode", "median"):
+            raise ConfigError(f"estimate {estimate!r}", field="estimate", expected="mode or median")
         self.model, self.cached = model, cached
+        self.median = temperature == 0 and estimate == "median"
         self.temperature, self.top_p, self.generator = temperature, top_p, generator
 
     @torch.no_grad()
@@ -155,14 +173,22 @@ class _ChunkDecoder:
         decoder, context = self.decoder, self.context
         state = self._run(0, self.next_input)
         logits = decoder.channel_logits(state, context, self.last_channel, self.last_position)
-        channel, nats = self._pick(logits)
+        if self.sampler.median:
+            channel, position, state, position_logits = self._likely_pair(state, logits[:, 0])
+        else:
+            channel = self._pick(logits)
+            state = self._run(1, state + decoder.channel_vector(channel))
+            position_logits = self._position_logits(state, channel)
+            position = self._pick(position_logits)
         coded = channel != STOP
-        state = self._run(1, state + decoder.channel_vector(channel))
-        logits = decoder.position_logits(state, context, channel, self.last_channel, self.last_position)
-        position, position_nats = self._pick(logits)
         state = self._run(2, state + decoder.position_vector(context, position))
-        index, value_nats = self._pick(decoder.value_logits(state, channel, self.table))
-        nats = nats + (position_nats + value_nats) * coded
+        value_logits = decoder.value_logits(state, channel, self.table)
+        if self.sampler.median:
+            index = first_more_likely_than_not(value_logits[:, 0].softmax(-1).cumsum(-1))[0][:, None]
+        else:
+            index = self._pick(value_logits)
+        nats = _log_prob(logits, channel)
+        nats = nats + (_log_prob(position_logits, position) + _log_prob(value_logits, index)) * coded
         # The stop's position and value carry nothing; they are those that scoring pads with.
         position = position * coded
         value = torch.where(coded, index - decoder.max_value, 1)
@@ -174,9 +200,53 @@ class _ChunkDecoder:
         if self.sampler.cached:
             return self.decoder.run_stack(index, x, self.context, self.caches)
         self.inputs[index].append(x)
-        return self.decoder.run_stack(index, torch.cat(self.inputs[index], 1), self.context, None)[:, -x.shape[1] :]
+        return self.decoder.run_stack(index, torch.cat(self.inputs[index], 1), self.context, None)[
+            :, -x.shape[1] :
+        ]
 
-    def _pick(self, logits: Float[Tensor, "b 1 n"]) -> tuple[Int[Tensor, "b 1"], Float[Tensor, "b 1"]]:
+    def _position_logits(self, state: Tensor, channel: Tensor) -> Float[Tensor, "b 1 p"]:
+        return self.decoder.position_logits(
+            state, self.context, channel, self.last_channel, self.last_position
+        )
+
+    def _pick(self, logits: Float[Tensor, "b 1 n"]) -> Int[Tensor, "b 1"]:
         sampler = self.sampler
-        index = pick(logits[:, 0], sampler.temperature, sampler.top_p, sampler.generator)[:, None]
-        return index, logits[:, 0].log_softmax(-1).gather(1, index)
+        return pick(logits[:, 0], sampler.temperature, sampler.top_p, sampler.generator)[:, None]
+
+    def _likely_pair(
+        self, state: Tensor, logits: Float[Tensor, "b n"]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The first pair in order that is more likely than not to be coded, given that none before it is.
+
+        A pair's hazard is p(next is this pair) / p(next is not before it). That of any pair of a channel is
+        at most the channel's own, so that only channels with a hazard of 1/2 need their positions looked at.
+        """
+        probability = logits.softmax(-1)
+        tail = probability.flip(-1).cumsum(-1).flip(-1)
+        hazard = probability / tail.clamp(min=1e-20)
+        hazard[:, STOP] = 1.0
+        channels = torch.arange(STOP + 1, device=logits.device)
+        minimum = torch.zeros_like(self.last_channel)
+        while True:
+            channel = first_more_likely_than_not(hazard.masked_fill(channels < minimum, 0.0))[0][:, None]
+            after = self._run(1, state + self.decoder.channel_vector(channel))
+            position_logits = self._position_logits(after, channel)
+            share = hazard.gather(1, channel) * position_logits[:, 0].softmax(-1)
+            before = share.cumsum(-1) - share
+            position, found = first_more_likely_than_not(share / (1 - before).clamp(min=1e-6))
+            found |= channel[:, 0] == STOP
+            if bool(found.all()):
+                return channel, position[:, None], after, position_logits
+            minimum = torch.where(found[:, None], minimum, channel + 1)
+            self._forget(1)
+
+    def _forget(self, index: int) -> None:
+        """Takes back the last event that a stack was fed."""
+        for cache in self.caches[index]:
+            cache.length -= 1 if self.sampler.cached else 0
+        if not self.sampler.cached:
+            self.inputs[index].pop()
+
+
+def _log_prob(logits: Float[Tensor, "b 1 n"], index: Int[Tensor, "b 1"]) -> Float[Tensor, "b 1"]:
+    return logits[:, 0].log_softmax(-1).gather(1, index)

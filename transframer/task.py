@@ -6,7 +6,7 @@ import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from jaxtyping import UInt8
 from torch import Tensor
@@ -74,6 +74,9 @@ class Task(abc.ABC, Generic[Prediction, Score]):
         context_images: the least and the greatest number of context images.
         round_trip_bound: the worst headline value of the true target after coding and decoding, at the
             task's own settings, over samples of the world.
+        estimate: which point estimate of the predicted frame suits the headline: "mode" for a frame that
+            holds a decision (a lit cell), "median" for one that holds a field (depth, colour); see
+            `transframer.sampling.Sampler`.
         clip: what the task asks of the world.
     """
 
@@ -82,6 +85,7 @@ class Task(abc.ABC, Generic[Prediction, Score]):
     headline: ClassVar[Metric]
     context_images: ClassVar[tuple[int, int]] = (1, 1)
     round_trip_bound: ClassVar[float]
+    estimate: ClassVar[Literal["mode", "median"]] = "mode"
     clip: Clip = field(default_factory=Clip)
 
     @abc.abstractmethod

@@ -103,7 +103,7 @@ class ToyPredictor(FramePredictor):
     def log_prob(self, episodes):
         return torch.tensor([-0.6931471805599453 * float(e.context[0].image[0, 0, 0]) for e in episodes])
 
-    def sample(self, episodes, *, temperature=1.0, top_p=1.0, generator=None):
+    def sample(self, episodes, *, temperature=1.0, top_p=1.0, estimate="mode", generator=None):
         self.calls.append(len(episodes))
         frames = []
         for episode in episodes:

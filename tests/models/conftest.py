@@ -57,7 +57,9 @@ def camera(seed):
     return Camera(torch.tensor([[30.0, 0, 16], [0, 30, 16], [0, 0, 1]]), pose)
 
 
-def episode(seed=0, n_context=2, size=(32, 32), task="first", reference=None, with_camera=False, quality=30, **codec):
+def episode(
+    seed=0, n_context=2, size=(32, 32), task="first", reference=None, with_camera=False, quality=30, **codec
+):
     def annotation(time, kind="rgb", settings=None):
         seen_by = camera(100 * seed + time) if with_camera else None
         return Annotation(kind, float(time), seen_by, settings or CodecSettings())

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 
 from tests.models.conftest import CONFIG, episode
-from transframer.codec import check_tokens, decode_frames, grid_from_tokens
+from transframer.codec import check_tokens, decode_frames, grid_from_tokens, legal_mask
 from transframer.errors import ConfigError
 from transframer.frames import Frame
 from transframer.models.attention import KeyValueCache
-from transframer.sampling import Sampler, pick
+from transframer.sampling import Sampler, _ChunkDecoder, pick
 
 
 def generator(seed=3):
@@ -24,14 +25,18 @@ def lengthen(model):
     return model
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_cached_and_uncached_draws_are_equal(model, episodes, temperature):
+DRAWS = [{"temperature": 0.0}, {"temperature": 0.0, "estimate": "median"}, {"temperature": 1.0}]
+
+
+@pytest.mark.parametrize("how", DRAWS, ids=["mode", "median", "sampled"])
+def test_cached_and_uncached_draws_are_equal(model, episodes, how):
     lengthen(model)
     draws = [
-        Sampler(model, temperature=temperature, generator=generator(), cached=cached).tokens(episodes)
+        Sampler(model, generator=generator(), cached=cached, **how).tokens(episodes)
         for cached in (True, False)
     ]
-    assert int(draws[0][0].length.max()) > CONFIG.chunk_events, "several chunks"
+    if how != DRAWS[1]:  # the median of a model that knows nothing codes little
+        assert int(draws[0][0].length.max()) > CONFIG.chunk_events, "several chunks"
     for cached, uncached in zip(draws[0][0], draws[1][0], strict=True):
         assert torch.equal(cached, uncached)
     torch.testing.assert_close(draws[0][1], draws[1][1])
@@ -86,7 +91,9 @@ def test_frames_are_the_decoded_triples(any_model, episodes):
     frames = decode_frames(grid_from_tokens(tokens, (4, 4)), episodes)
     assert all(torch.equal(a.image, b.image) for a, b in zip(drawn.frames, frames, strict=True))
     assert drawn.tokens.tolist() == tokens.length.tolist()
-    assert all(isinstance(f, Frame) and f.annotation == e.query for f, e in zip(drawn.frames, episodes, strict=True))
+    assert all(
+        isinstance(f, Frame) and f.annotation == e.query for f, e in zip(drawn.frames, episodes, strict=True)
+    )
 
 
 def test_the_target_is_never_looked_at(any_model):
@@ -108,7 +115,54 @@ def test_pick_follows_its_distribution():
     assert (sharp - (logits[0] * 2).softmax(0)).abs().max() < 0.015
 
 
-@pytest.mark.parametrize("settings", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.1}])
+def test_the_median_codes_a_pair_only_if_it_is_more_likely_than_not(any_model, monkeypatch):
+    """Hand-made probabilities: the first event against hazards worked out over all pairs one by one."""
+    e = episode(1)
+    torch.manual_seed(2)
+    for _ in range(20):
+        channel_logits = torch.full((193,), -12.0)
+        channel_logits[torch.randperm(193)[:3]] = torch.randn(3) * 2 + 2
+        position_logits = torch.randn(16) * 4
+        expected, none_before = None, 1.0
+        p_channel = channel_logits.softmax(0).double()
+        legal = legal_mask((4, 4), "4:2:0")
+        for c in range(192):
+            p_position = position_logits.masked_fill(~legal[c], -torch.inf).softmax(0).double()
+            for p in range(16):
+                joint = float(p_channel[c] * p_position[p])
+                if expected is None and joint / none_before >= 0.5:
+                    expected = (c, p)
+                none_before = max(none_before - joint, 1e-12)
+        bend = any_model.decoder
+        original = type(bend).channel_logits, type(bend).position_logits
+        monkeypatch.setattr(type(bend), "channel_logits", lambda *a, x=channel_logits: x.expand(1, 1, 193))
+        monkeypatch.setattr(
+            type(bend),
+            "position_logits",
+            lambda self, state, context, channel, *a, x=position_logits: torch.where(
+                context.legal[0, channel[0, 0]] | (channel[0, 0] == 192), x, -torch.inf
+            ).expand(1, 1, 16),
+        )
+        sampler = Sampler(any_model, temperature=0.0, estimate="median")
+        first = draw_first(sampler, e)
+        assert (None if first[0] == 192 else first) == expected
+        monkeypatch.setattr(type(bend), "channel_logits", original[0])
+        monkeypatch.setattr(type(bend), "position_logits", original[1])
+
+
+def draw_first(sampler, e):
+    model = sampler.model
+    batch = model.collate([e])
+    blank = torch.zeros(1, 192, 4, 4, dtype=torch.int16)
+    with torch.no_grad():
+        context = model.encode(batch, model.dct_images(batch), blank, torch.tensor([0]))
+        event, _ = _ChunkDecoder(sampler, context, torch.tensor([[0], [-1]])).draw()
+    return int(event[0, 0]), int(event[1, 0])
+
+
+@pytest.mark.parametrize(
+    "settings", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.1}, {"estimate": "mean"}]
+)
 def test_settings_out_of_range(any_model, settings):
-    with pytest.raises(ConfigError):
+    with pytest.raises((ConfigError, TypeCheckError)):  # the checker of the tests refuses the estimate first
         any_model.sample([episode()], **settings)

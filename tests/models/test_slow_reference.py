@@ -78,7 +78,9 @@ def slow_log_prob(model, episode):
                 inputs[1].append(h + decoder.channel_vector(torch.tensor(channel)))
                 h = run_stack(decoder.stacks[1], inputs[1], memory)
                 query = decoder.pointer_query(decoder.norms[1](h))
-                keys = [decoder.pointer_key(cell) + at for cell, at in zip(cells, context.positions, strict=True)]
+                keys = [
+                    decoder.pointer_key(cell) + at for cell, at in zip(cells, context.positions, strict=True)
+                ]
                 logits = [query @ key / math.sqrt(config.width) for key in keys]
                 legal = {p for p in cells_of(channel) if (channel, p) > previous[:2]}
                 nats += log_softmax_over(logits, legal, position)

@@ -26,7 +26,8 @@ def test_context_order_is_carried_by_annotations_only(any_model):
     shuffled = replace(e, context=(e.context[2], e.context[0], e.context[1]))
     torch.testing.assert_close(any_model.log_prob([e]), any_model.log_prob([shuffled]), rtol=1e-6, atol=1e-3)
     swapped_images = replace(
-        e, context=tuple(Frame(a.image, b.annotation) for a, b in zip(e.context, shuffled.context, strict=True))
+        e,
+        context=tuple(Frame(a.image, b.annotation) for a, b in zip(e.context, shuffled.context, strict=True)),
     )
     assert (any_model.log_prob([e]) - any_model.log_prob([swapped_images])).abs() > 1e-3
 
@@ -40,6 +41,7 @@ def test_every_context_frame_and_annotation_moves_the_output(model):
     base = model.log_prob([e])
     variants = {"task": replace(e, task="second")}
     for i in range(3):
+
         def with_frame(frame, i=i):
             return replace(e, context=(*e.context[:i], frame, *e.context[i + 1 :]))
 
@@ -62,7 +64,11 @@ def test_the_codec_settings_of_the_query_are_seen(any_model):
     batch = any_model.collate([e])
     start = torch.zeros(1, dtype=torch.long)
     features = []
-    for settings in (e.query.codec, replace(e.query.codec, quality=31), replace(e.query.codec, reference=(0.5, 0.5))):
+    for settings in (
+        e.query.codec,
+        replace(e.query.codec, quality=31),
+        replace(e.query.codec, reference=(0.5, 0.5)),
+    ):
         other = any_model.collate([replace(e, query=replace(e.query, codec=settings))])
         features.append(any_model.encode(other, any_model.dct_images(other), grid * 0, start).cells)
     assert (features[0] - features[1]).abs().max() > 1e-4
@@ -112,7 +118,7 @@ def test_a_later_chunk_does_not_move_an_earlier_one(model):
 
 @torch.no_grad()
 def test_the_legal_next_pairs_and_the_stop_share_all_probability(any_model):
-    """Sums p(channel) p(position | channel) over all pairs after a given one: 1 on legal pairs, 0 elsewhere."""
+    """Sums p(channel) p(position | channel) over all pairs after a given one: all of it on legal pairs."""
     e = episode(1, 2)  # 4:2:0, a grid of 4 x 4 cells
     batch = any_model.collate([e])
     context = any_model.encode(
@@ -244,8 +250,15 @@ def test_partial_target_is_what_was_decoded(any_model):
     chunk = cut(tokens, torch.tensor([1]), CONFIG.chunk_events, CONFIG.chunk_overlap, CONFIG.max_value)
     seen = {}
     encode = any_model.encode
-    any_model.encode = lambda batch, dct, partial, start: seen.update(partial=partial) or encode(batch, dct, partial, start)
-    any_model.encode_chunk(any_model.collate([e]), any_model.dct_images(any_model.collate([e])), tokens, chunk)
+
+    def spy(batch, dct, partial, start):
+        seen["partial"] = partial
+        return encode(batch, dct, partial, start)
+
+    any_model.encode = spy
+    any_model.encode_chunk(
+        any_model.collate([e]), any_model.dct_images(any_model.collate([e])), tokens, chunk
+    )
     stride = CONFIG.chunk_events - CONFIG.chunk_overlap
     first = Tokens(*(t[:, :stride] for t in tokens[:3]), torch.tensor([stride]))
     assert torch.equal(seen["partial"], grid_from_tokens(first, (4, 4)))

@@ -142,7 +142,7 @@ class ToyPredictor(FramePredictor):
         return -self.nats(self.collate(episodes))
 
     @torch.no_grad()
-    def sample(self, episodes, *, temperature=1.0, top_p=1.0, generator=None):
+    def sample(self, episodes, *, temperature=1.0, top_p=1.0, estimate="mode", generator=None):
         levels = (self.mean(self.collate(episodes)).clamp(0, 1) * 255).round().to(torch.uint8)
         frames = [
             Frame(level.expand(3, SIZE, SIZE).clone(), e.query)

@@ -1,4 +1,4 @@
-"""Annotations as vectors: kind and task by embedding, time and quality by Fourier features, camera by rays."""
+"""Annotations as vectors: kind and task by embedding, time by Fourier features, camera by ray maps."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ class AxialPositions(nn.Module):
         """Positions of a (gy, gx) grid, gy*gx x width in raster order."""
         dtype = self.row.weight.dtype
         rows, columns = (
-            fourier_features(torch.arange(n, device=device, dtype=dtype), self.n_frequencies, self.largest_period)
+            fourier_features(
+                torch.arange(n, device=device, dtype=dtype), self.n_frequencies, self.largest_period
+            )
             for n in grid
         )
         return (self.row(rows)[:, None] + self.column(columns)[None]).flatten(0, 1)

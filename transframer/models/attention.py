@@ -59,6 +59,7 @@ class MultiQueryAttention(nn.Module):
         return keys, values
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+        """Attends from b x n x width queries to keys and values; the mask is true where allowed."""
         b, n, width = x.shape
         if causal or mask is not None:
             query = self.query(x).view(b, n, self.heads, -1).transpose(1, 2)  # b heads n d

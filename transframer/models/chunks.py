@@ -32,7 +32,12 @@ class Chunk:
 
     def rows(self, index: Tensor) -> Chunk:
         """These episodes, padded no longer than the longest of them needs."""
-        length = int(self.scored[index].long().mul(torch.arange(1, self.scored.shape[1] + 1, device=index.device)).max())
+        length = int(
+            self.scored[index]
+            .long()
+            .mul(torch.arange(1, self.scored.shape[1] + 1, device=index.device))
+            .max()
+        )
         events = (t[index, :length] for t in (self.channel, self.position, self.value, self.scored))
         return Chunk(*events, *(t[index] for t in (self.last_channel, self.last_position, self.start)))
 
@@ -86,7 +91,8 @@ def cut(tokens: Tokens, index: Tensor, events: int, overlap: int, max_value: int
         channel=pick(tokens.channel, STOP),
         position=pick(tokens.position, 0),
         value=pick(tokens.value, 1).clamp(-max_value, max_value),
-        scored=(at <= tokens.length[:, None]) & (at >= start[:, None] + torch.where(index > 0, overlap, 0)[:, None]),
+        scored=(at <= tokens.length[:, None])
+        & (at >= start[:, None] + torch.where(index > 0, overlap, 0)[:, None]),
         last_channel=pick_before(tokens.channel, 0),
         last_position=pick_before(tokens.position, -1),
         start=start,

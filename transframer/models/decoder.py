@@ -137,7 +137,9 @@ class TripleDecoder(nn.Module):
         logits = _at_least_fp32(self.channel_head(self.norms[0](state)))
         channels = torch.arange(N_CHANNELS + 1, device=state.device)
         more = context.last_legal.gather(1, last_channel) > last_position  # b l: the same channel goes on
-        legal = (channels > last_channel[..., None]) | ((channels == last_channel[..., None]) & more[..., None])
+        legal = (channels > last_channel[..., None]) | (
+            (channels == last_channel[..., None]) & more[..., None]
+        )
         return logits.masked_fill(~legal, -torch.inf)
 
     def position_logits(

@@ -64,9 +64,7 @@ class TransframerConfig:
             raise ConfigError("one number of blocks per level is needed", field="encoder_blocks")
         for width in (self.width, *self.encoder_widths):
             if width % self.heads:
-                raise ConfigError(
-                    f"{width} channels do not divide into {self.heads} heads", field="heads"
-                )
+                raise ConfigError(f"{width} channels do not divide into {self.heads} heads", field="heads")
 
 
 PRESETS: dict[str, TransframerConfig] = {

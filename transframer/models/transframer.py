@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from itertools import pairwise
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -27,7 +30,7 @@ from transframer.models.chunks import Chunk, chunk_count, cut, draw_chunk
 from transframer.models.decoder import Context, TripleDecoder
 from transframer.models.presets import TransframerConfig
 from transframer.models.unet import MultiFrameUNet
-from transframer.predictor import FramePredictor, Loss, Samples
+from transframer.predictor import Estimate, FramePredictor, Loss, Samples
 
 # Chunks of a batch differ in length from one event to hundreds; each of these groups is padded by itself.
 _LENGTH_GROUPS = (8, 48)
@@ -44,7 +47,9 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
     def __init__(self, config: TransframerConfig | dict) -> None:
         super().__init__()
         if isinstance(config, dict):  # JSON has lists for tuples
-            config = TransframerConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
+            config = TransframerConfig(
+                **{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+            )
         self.config = config
         self.encoder = MultiFrameUNet(config)
         self.decoder = TripleDecoder(config)
@@ -58,6 +63,11 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
     def collate(self, episodes: Sequence[Episode]) -> Batch:
         """Episodes of one size, a multiple of 16, as a batch on the CPU."""
         return collate(episodes, self.config.tasks, self.config.kinds)
+
+    @classmethod
+    def _from_pretrained(cls, **kwargs):
+        with redirect_stdout(StringIO()):  # the library prints where it loads from
+            return super()._from_pretrained(**kwargs)
 
     # -- encoding -----------------------------------------------------------------------------------------
 
@@ -110,7 +120,9 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
 
     def encode_chunk(self, batch: Batch, dct: dict[str, Tensor], tokens: Tokens, chunk: Chunk) -> Context:
         """Encodes with the triples before a chunk as the partial target."""
-        before = Tokens(tokens.channel, tokens.position, tokens.value, torch.minimum(chunk.start, tokens.length))
+        before = Tokens(
+            tokens.channel, tokens.position, tokens.value, torch.minimum(chunk.start, tokens.length)
+        )
         height, width = batch.images.shape[2:]
         partial = grid_from_tokens(before, (height // 8, width // 8))
         return self.encode(batch, dct, partial, chunk.last_channel)
@@ -120,11 +132,15 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
     def score_chunk(self, context: Context, chunk: Chunk) -> dict[str, Float[Tensor, " b"]]:
         """Nats of each chunk's scored events, by head."""
         dtype = torch.promote_types(context.cells.dtype, torch.float32)
-        parts = {name: torch.zeros(len(chunk.start), dtype=dtype, device=chunk.start.device) for name in _PARTS}
-        length = chunk.scored.long().mul(torch.arange(1, chunk.scored.shape[1] + 1, device=chunk.start.device))
+        parts = {
+            name: torch.zeros(len(chunk.start), dtype=dtype, device=chunk.start.device) for name in _PARTS
+        }
+        length = chunk.scored.long().mul(
+            torch.arange(1, chunk.scored.shape[1] + 1, device=chunk.start.device)
+        )
         length = length.amax(1)
         edges = (0, *_LENGTH_GROUPS, chunk.scored.shape[1])
-        for shortest, longest in zip(edges, edges[1:], strict=False):
+        for shortest, longest in pairwise(edges):
             rows = ((length > shortest) & (length <= longest)).nonzero()[:, 0]
             if not len(rows):
                 continue
@@ -182,12 +198,14 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
         *,
         temperature: float = 1.0,
         top_p: float = 1.0,
+        estimate: Estimate = "mode",
         generator: torch.Generator | None = None,
     ) -> Samples:
         """Draws frames chunk by chunk; see `transframer.sampling.Sampler`."""
         from transframer.sampling import Sampler
 
-        return Sampler(self, temperature=temperature, top_p=top_p, generator=generator).sample(episodes)
+        sampler = Sampler(self, temperature=temperature, top_p=top_p, estimate=estimate, generator=generator)
+        return sampler.sample(episodes)
 
 
 _PARTS = ("channel", "position", "value")
@@ -199,7 +217,9 @@ def _legal(batch: Batch, grid: tuple[int, int]) -> tuple[Tensor, Int[Tensor, "b 
     device = batch.images.device
     kinds = [settings.subsampling for settings in batch.codec]
     known = sorted(set(kinds))
-    legal = torch.stack([nn.functional.pad(legal_mask(grid, kind), (0, 0, 0, 1)) for kind in known]).to(device)
+    legal = torch.stack([nn.functional.pad(legal_mask(grid, kind), (0, 0, 0, 1)) for kind in known]).to(
+        device
+    )
     order = torch.arange(1, positions + 1, device=device)
     last = (legal * order).amax(-1) - 1
     last[:, N_CHANNELS] = positions

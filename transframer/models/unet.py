@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 
 import torch
 from timm.layers import ScaledStdConv2d
@@ -97,15 +98,13 @@ class MultiFrameUNet(nn.Module):
             for w, n in zip(widths, config.encoder_blocks, strict=True)
         )
         self.to_coarser = nn.ModuleList(
-            _norm_free_block(fine, coarse, stride=2) for fine, coarse in zip(widths, widths[1:], strict=False)
+            _norm_free_block(fine, coarse, stride=2) for fine, coarse in pairwise(widths)
         )
         self.up = nn.ModuleList(
             nn.ModuleList(EncoderBlock(w, config) for _ in range(n))
             for w, n in zip(widths[:-1], config.encoder_blocks[:-1], strict=True)
         )
-        self.to_finer = nn.ModuleList(
-            nn.Conv2d(coarse, fine, 1) for fine, coarse in zip(widths, widths[1:], strict=False)
-        )
+        self.to_finer = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(widths))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, batch: Batch, dct: dict[str, Tensor], start_channel: Tensor) -> Tensor:
@@ -125,7 +124,9 @@ class MultiFrameUNet(nn.Module):
             dtype=context.dtype,
             device=context.device,
         )
-        query = self.annotations.vector(batch.query, batch.task) + self.codec(step) + self.progress(start_channel)
+        query = (
+            self.annotations.vector(batch.query, batch.task) + self.codec(step) + self.progress(start_channel)
+        )
         dct = {name: (image * self.dct_scale).to(context.dtype) for name, image in dct.items()}
         target_dct = torch.cat([dct["partial"], dct["reference"]], 1)
         maps = torch.cat(
@@ -148,7 +149,10 @@ class MultiFrameUNet(nn.Module):
                 x = block(x, batch.slots)
         for level in reversed(range(len(self.up))):
             finer = skips.pop()
-            x = nn.functional.interpolate(self.to_finer[level](x), size=finer.shape[2:], mode="nearest") + finer
+            x = (
+                nn.functional.interpolate(self.to_finer[level](x), size=finer.shape[2:], mode="nearest")
+                + finer
+            )
             for block in self.up[level]:
                 x = block(x, batch.slots)
         return self.norm(x.flatten(2).transpose(1, 2))
