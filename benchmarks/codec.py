@@ -26,6 +26,7 @@ from transframer.codec import round_trips, token_count
 from transframer.data.formats.atomic import whole_file
 from transframer.data.world import World
 from transframer.errors import ConfigError, TransframerError
+from transframer.frames import CodecSettings
 from transframer.registry import get_task, task_names
 from transframer.task import Sample, Task
 
@@ -143,6 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if options.samples < 1:
             raise ConfigError(f"{options.samples} samples", field="samples", expected="at least 1")
+        for quality in options.qualities:
+            CodecSettings(quality)  # raises where there is no such quality
         tasks = [get_task(name) for name in options.tasks or task_names()]
         world = World("validation", options.seed, options.size_px)
         results = []

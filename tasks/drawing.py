@@ -79,7 +79,7 @@ def draw_lines(image: UInt8[Tensor, "3 h w"], lines: Sequence[str]) -> UInt8[Ten
     picture = Image.fromarray(large.permute(1, 2, 0).contiguous().numpy())
     draw = ImageDraw.Draw(picture)
     for row, line in enumerate(lines):
-        _write(draw, (4, 3 + 13 * row), line, (255, 255, 255))
+        _write(draw, (4.0, 3.0 + 13 * row), line, (255, 255, 255))
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
 
 
