@@ -84,7 +84,8 @@ def frontier(task: Task, samples: Sequence[Sample], qualities: Sequence[int]) ->
     own = task.format(samples[0]).query.codec.quality
     tasks = {own: task}
     if any(setting.name == "quality" for setting in dataclasses.fields(task)):
-        tasks |= {q: dataclasses.replace(task, quality=q) for q in qualities if q != own}
+        changes: list[dict[str, Any]] = [{"quality": q} for q in qualities if q != own]
+        tasks |= {change["quality"]: dataclasses.replace(task, **change) for change in changes}
     found = []
     for quality, variant in sorted(tasks.items()):
         try:
