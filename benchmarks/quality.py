@@ -18,11 +18,12 @@ from transframer.benchmarks.report import html_report
 from transframer.benchmarks.results import TaskResult
 from transframer.benchmarks.sources import Source, material_for, source_for
 from transframer.benchmarks.tables import interval, markdown, metric_name, number, print_table
-from transframer.errors import ConfigError, unknown_name
+from transframer.errors import unknown_name
 from transframer.predictor import FramePredictor
 from transframer.registry import get_task, task_names
 from transframer.task import Task
 from transframer.training.checkpoint import load_run
+from transframer.training.distributed import choose_device
 
 
 def benchmark(config: BenchmarkConfig) -> list[TaskResult]:
@@ -37,7 +38,7 @@ def benchmark(config: BenchmarkConfig) -> list[TaskResult]:
     for name in config.tasks:
         if name not in task_names():
             raise unknown_name("task", name, task_names())
-    device = _device(config.device)
+    device = choose_device(config.device)
     predictor, training = load_run(config.run)
     source = source_for(config, training.size_px)
     tasks = [get_task(name) for name in config.tasks or training.tasks or task_names()]
@@ -94,16 +95,3 @@ def write_results(config: BenchmarkConfig, results: Sequence[TaskResult]) -> Non
     write_text(config.folder / "results.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
     write_text(config.folder / "results.md", markdown(results, config.command))
     write_text(config.folder / "report.html", html_report(results, config.command, Path(config.run)))
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(repr(name), field="device", expected="auto, cpu, cuda or cuda:N") from error
-    count = torch.cuda.device_count()
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= count):
-        raise ConfigError(repr(name), field="device", expected=f"auto or cpu; CUDA devices here: {count}")
-    return device

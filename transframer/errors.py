@@ -61,7 +61,9 @@ class ConfigError(TransframerError):
     """A setting that is out of range, or settings that contradict each other."""
 
 
-def unknown_name(what: str, name: str, known: Iterable[str], *, next_step: str | None = None) -> UnknownNameError:
+def unknown_name(
+    what: str, name: str, known: Iterable[str], *, next_step: str | None = None
+) -> UnknownNameError:
     """The error for an unknown name: lists the known ones and the nearest.
 
     >>> print(unknown_name("task", "depht", ["depth", "flow"]))
@@ -69,6 +71,10 @@ def unknown_name(what: str, name: str, known: Iterable[str], *, next_step: str |
     expected one of depth, flow
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.35)
     hint = f", did you mean {near[0]!r}?" if near else ""
-    return UnknownNameError(f"unknown {what} {name!r}{hint}", expected=f"one of {', '.join(names)}" if names else None, next_step=next_step)
+    return UnknownNameError(
+        f"unknown {what} {name!r}{hint}",
+        expected=f"one of {', '.join(names)}" if names else None,
+        next_step=next_step,
+    )

@@ -33,7 +33,9 @@ class CodecSettings:
         if not 1 <= self.quality <= 100:
             raise ConfigError(f"JPEG quality {self.quality}", field="quality", expected="1 to 100")
         if self.subsampling not in ("4:2:0", "4:4:4"):
-            raise ConfigError(f"subsampling {self.subsampling!r}", field="subsampling", expected="4:2:0 or 4:4:4")
+            raise ConfigError(
+                f"subsampling {self.subsampling!r}", field="subsampling", expected="4:2:0 or 4:4:4"
+            )
 
 
 @dataclass(frozen=True)

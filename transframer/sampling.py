@@ -120,7 +120,8 @@ class Sampler:
         start = 0
         while True:
             events = torch.stack(drawn, -1) if drawn else length.new_zeros(3, b, 0)
-            before = Tokens(*events[:, :, :start], length.clamp(max=start))
+            channel, position, value = events[:, :, :start]
+            before = Tokens(channel, position, value, length.clamp(max=start))
             last = events[:, :, start - 1] if start else length.new_tensor([[0], [-1], [1]]).expand(3, b)
             context = model.encode(batch, dct, grid_from_tokens(before, grid), last[0])
             chunk = _ChunkDecoder(self, context, last[:2])
@@ -152,8 +153,11 @@ class _ChunkDecoder:
         self.inputs: list[list[Tensor]] = [[], [], []]  # what each stack was fed, for the uncached path
         size = (b, sampler.model.config.chunk_events, self.decoder.start.shape[0] // self.decoder.heads)
         self.caches = [
-            [KeyValueCache(self.table.new_zeros(size), self.table.new_zeros(size)) for _ in stack]
-            for stack in self.decoder.stacks
+            [
+                KeyValueCache(self.table.new_zeros(size), self.table.new_zeros(size))
+                for _ in self.decoder.layers(i)
+            ]
+            for i in range(3)
         ]
 
     def give(self, events: Int[Tensor, "3 b n"]) -> None:

@@ -61,6 +61,7 @@ class TripleDecoder(nn.Module):
     """The channel, position and value decoders with their heads."""
 
     value_frequencies = 8
+    value_features: Tensor
 
     def __init__(self, config: TransframerConfig) -> None:
         super().__init__()
@@ -84,8 +85,9 @@ class TripleDecoder(nn.Module):
         self.plane = nn.Embedding(3, width)
         self.frequency = nn.Embedding(64, width)
         # Neighbouring values share features, so that rare ones are not learned from nothing.
-        self.register_buffer("value_features", _value_features(config.max_value), persistent=False)
-        self.value = nn.Linear(self.value_features.shape[1], width)
+        value_features = _value_features(config.max_value)
+        self.register_buffer("value_features", value_features, persistent=False)
+        self.value = nn.Linear(value_features.shape[1], width)
         self.value_own = nn.Embedding(2 * config.max_value + 1, width)
         self.cell = nn.Linear(memory_width, width)
         self.pointer_query = nn.Linear(width, width)
@@ -96,6 +98,10 @@ class TripleDecoder(nn.Module):
         for embedding in (self.channel, self.plane, self.frequency, self.value_own):
             nn.init.normal_(embedding.weight, std=0.5)
         nn.init.zeros_(self.value_bias.weight)
+
+    def layers(self, index: int) -> list[DecoderLayer]:
+        """The layers of one of the three stacks: 0 channel, 1 position, 2 value."""
+        return list(self.stacks[index].children())  # type: ignore[arg-type]
 
     # -- embeddings ---------------------------------------------------------------------------------------
 
@@ -121,7 +127,7 @@ class TripleDecoder(nn.Module):
         self, index: int, x: Tensor, context: Context, caches: list[list[KeyValueCache]] | None
     ) -> Tensor:
         """One of the three stacks over b x l x width events."""
-        for depth, layer in enumerate(self.stacks[index]):
+        for depth, layer in enumerate(self.layers(index)):
             cache = None if caches is None else caches[index][depth]
             x = layer(x, context.memory[index][depth], context.memory_mask, cache)
         return x

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from itertools import pairwise
+from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -47,9 +48,8 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
     def __init__(self, config: TransframerConfig | dict) -> None:
         super().__init__()
         if isinstance(config, dict):  # JSON has lists for tuples
-            config = TransframerConfig(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-            )
+            settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+            config = TransframerConfig(**settings)
         self.config = config
         self.encoder = MultiFrameUNet(config)
         self.decoder = TripleDecoder(config)
@@ -110,7 +110,7 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
             memory = torch.cat([x, x.new_zeros(1, m, x.shape[2])])[batch.slots].flatten(1, 2)
             memory_mask = (batch.slots < len(x)).repeat_interleave(m, 1)
         keys_values = [
-            [layer.cross_attention.project(memory) for layer in stack] for stack in self.decoder.stacks
+            [layer.cross_attention.project(memory) for layer in self.decoder.layers(i)] for i in range(3)
         ]
         grid = (partial.shape[2], partial.shape[3])
         positions = self.cell_positions(grid, x.device)
@@ -165,7 +165,7 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
         chunk = cut(tokens, index, events, overlap, self.config.max_value)
         context = self.encode_chunk(batch, self.dct_images(batch), tokens, chunk)
         parts = self.score_chunk(context, chunk)
-        nats = sum(parts.values())
+        nats = torch.stack(list(parts.values())).sum(0)
         scored = chunk.scored.sum(1)
         total = (nats / scored**self.config.length_power).mean()
         return Loss(total, nats.detach(), scored, {name: part.detach() for name, part in parts.items()})

@@ -54,7 +54,7 @@ class PixelStem(nn.Module):
     depend on the order of the frames.
     """
 
-    def __init__(self, widths: tuple[int, int], width: int, annotation_width: int) -> None:
+    def __init__(self, widths: tuple[int, ...], width: int, annotation_width: int) -> None:
         super().__init__()
         half, quarter = widths
         self.fine = nn.Sequential(
@@ -79,6 +79,8 @@ class PixelStem(nn.Module):
 
 class MultiFrameUNet(nn.Module):
     """Encodes context frames, annotations and the partial target into features per 8 x 8 block."""
+
+    dct_scale: Tensor
 
     def __init__(self, config: TransframerConfig) -> None:
         super().__init__()
@@ -145,7 +147,7 @@ class MultiFrameUNet(nn.Module):
             if level:
                 skips.append(x)
                 x = self.to_coarser[level - 1](x)
-            for block in blocks:
+            for block in blocks.children():
                 x = block(x, batch.slots)
         for level in reversed(range(len(self.up))):
             finer = skips.pop()
@@ -153,7 +155,7 @@ class MultiFrameUNet(nn.Module):
                 nn.functional.interpolate(self.to_finer[level](x), size=finer.shape[2:], mode="nearest")
                 + finer
             )
-            for block in self.up[level]:
+            for block in self.up[level].children():
                 x = block(x, batch.slots)
         return self.norm(x.flatten(2).transpose(1, 2))
 

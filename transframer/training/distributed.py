@@ -80,10 +80,18 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"{name!r} is no device", field="device", expected="auto, cpu or cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"{name!r} is not supported", field="device", expected="auto, cpu or cuda")
     if device.type == "cuda":
         if not cuda:
             raise ConfigError("no CUDA device is available", field="device", next_step="use --device cpu")
         device = torch.device("cuda", local_rank if device.index is None else device.index)
+        if device.index >= torch.cuda.device_count():
+            raise ConfigError(
+                f"{name!r} is not there",
+                field="device",
+                expected=f"one of {torch.cuda.device_count()} devices",
+            )
         torch.cuda.set_device(device)
     return device
 
