@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import signal
 import sys
 from dataclasses import dataclass, fields, replace
@@ -164,10 +163,14 @@ class ToyPredictor(FramePredictor):
 def run(config, predictor=None, source=None):
     """`fit` on the toys, as `train` would call it."""
     with ranks("cpu") as group:
-        config = settle(config, group, list(TASKS))
-        tasks = {name: TASKS[name] for name in config.tasks}
-        predictor = predictor or ToyPredictor()
-        return fit(config, predictor, tasks, source or ToyWorld(), ToyWorld(), group)
+        return run_in(group, config, predictor or ToyPredictor(), source or ToyWorld())
+
+
+def run_in(group, config, predictor, source):
+    """The same in a group of processes that was joined before."""
+    config = settle(config, group, list(TASKS))
+    tasks = {name: TASKS[name] for name in config.tasks}
+    return fit(config, predictor, tasks, source, ToyWorld(), group)
 
 
 class Interrupted(ToyPredictor):
@@ -190,20 +193,20 @@ def main():
     Each rank leaves what it ended with in FOLDER.
     """
     config, folder = TrainConfig.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2])
-    rank, last = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]) - 1
-    straight, source = ToyPredictor(dropout=0.0), ToyWorld()
-    run(config, straight, source)
-
-    stopped = Interrupted(3, signal.SIGTERM, dropout=0.0) if rank == last else ToyPredictor(dropout=0.0)
-    code = 0
-    try:
-        run(replace(config, out=folder / "stopped"), stopped)
-    except SystemExit as stop:
-        code = stop.code
-    resumed = ToyPredictor(dropout=0.0, seed=1)
-    run(TrainConfig(resume=folder / "stopped"), resumed)
+    straight, source, code = ToyPredictor(dropout=0.0), ToyWorld(), 0
+    with ranks("cpu") as group:  # once: to leave and join again under one launcher is a race
+        run_in(group, config, straight, source)
+        stopped = ToyPredictor(dropout=0.0)
+        if group.rank == group.world_size - 1:
+            stopped = Interrupted(3, signal.SIGTERM, dropout=0.0)
+        try:
+            run_in(group, replace(config, out=folder / "stopped"), stopped, ToyWorld())
+        except SystemExit as stop:
+            code = stop.code
+        resumed = ToyPredictor(dropout=0.0, seed=1)
+        run_in(group, TrainConfig(resume=folder / "stopped"), resumed, ToyWorld())
     ended = {"straight": straight.state_dict(), "resumed": resumed.state_dict(), "code": code}
-    torch.save(ended | {"asked": source.asked}, folder / f"rank{rank}.pt")
+    torch.save(ended | {"asked": source.asked}, folder / f"rank{group.rank}.pt")
 
 
 if __name__ == "__main__":
