@@ -110,8 +110,7 @@ class Sampler:
         batch = model.collate([episode.without_target() for episode in episodes]).to(model.device)
         dct = model.dct_images(batch)
         b = len(batch)
-        height, width = episodes[0].size
-        grid = (height // 8, width // 8)
+        grid = batch.grid_size
         drawn: list[Tensor] = []  # 3 x b per event
         log_prob = torch.zeros(b, device=model.device)
         length = torch.zeros(b, dtype=torch.long, device=model.device)
@@ -120,11 +119,11 @@ class Sampler:
         start = 0
         while True:
             events = torch.stack(drawn, -1) if drawn else length.new_zeros(3, b, 0)
-            channel, position, value = events[:, :, :start]
-            before = Tokens(channel, position, value, length.clamp(max=start))
+            before = _tokens(events[:, :, :start], length.clamp(max=start))
             last = events[:, :, start - 1] if start else length.new_tensor([[0], [-1], [1]]).expand(3, b)
             context = model.encode(batch, dct, grid_from_tokens(before, grid), last[0])
-            chunk = _ChunkDecoder(self, context, last[:2])
+            so_far = grid_from_tokens(_tokens(events, length), grid)
+            chunk = _ChunkDecoder(self, context, last[:2], so_far)
             chunk.give(events[:, :, start:])
             while len(drawn) < start + config.chunk_events:
                 event, nats = chunk.draw()
@@ -136,15 +135,22 @@ class Sampler:
                 if not bool(alive.any()):
                     events = torch.stack(drawn, -1)
                     longest = int(length.max())
-                    channel, position, value = events[:, :, :longest]
-                    return Tokens(channel.clamp(max=STOP - 1), position, value, length), log_prob
+                    return _tokens(events[:, :, :longest], length), log_prob
             start += stride
+
+
+def _tokens(events: Int[Tensor, "3 b n"], length: Int[Tensor, " b"]) -> Tokens:
+    channel, position, value = events
+    return Tokens(channel.clamp(max=STOP - 1), position, value, length)
 
 
 class _ChunkDecoder:
     """Runs the decoders over one chunk: the given events at once, then one event at a time."""
 
-    def __init__(self, sampler: Sampler, context: Context, last: Int[Tensor, "2 b"]) -> None:
+    def __init__(
+        self, sampler: Sampler, context: Context, last: Int[Tensor, "2 b"], grid: Int[Tensor, "b 192 gy gx"]
+    ) -> None:
+        self.grid = grid
         self.sampler, self.context, self.decoder = sampler, context, sampler.model.decoder
         self.last_channel, self.last_position = last[0][:, None], last[1][:, None]
         self.table = self.decoder.value_table()
@@ -168,7 +174,7 @@ class _ChunkDecoder:
         vectors = self.decoder.event_vector(self.context, channel, position, value, self.table)
         state = self._run(0, torch.cat([self.next_input, vectors[:, :-1]], 1))
         state = self._run(1, state + self.decoder.channel_vector(channel))
-        self._run(2, state + self.decoder.position_vector(self.context, position))
+        self._run(2, state + self._place(channel, position))
         self.next_input = vectors[:, -1:]
         self.last_channel, self.last_position = channel[:, -1:], position[:, -1:]
 
@@ -185,7 +191,7 @@ class _ChunkDecoder:
             position_logits = self._position_logits(state, channel)
             position = self._pick(position_logits)
         coded = channel != STOP
-        state = self._run(2, state + decoder.position_vector(context, position))
+        state = self._run(2, state + self._place(channel, position))
         value_logits = decoder.value_logits(state, channel, self.table)
         if self.sampler.median:
             index = first_more_likely_than_not(value_logits[:, 0].softmax(-1).cumsum(-1))[0][:, None]
@@ -196,6 +202,7 @@ class _ChunkDecoder:
         # The stop's position and value carry nothing; they are those that scoring pads with.
         position = position * coded
         value = torch.where(coded, index - decoder.max_value, 1)
+        self._write(channel, position, value * coded)
         self.next_input = decoder.event_vector(context, channel, position, value, self.table)
         self.last_channel, self.last_position = channel, position
         return torch.cat([channel, position, value], 1).T, nats[:, 0]
@@ -207,6 +214,17 @@ class _ChunkDecoder:
         return self.decoder.run_stack(index, torch.cat(self.inputs[index], 1), self.context, None)[
             :, -x.shape[1] :
         ]
+
+    def _place(self, channel: Int[Tensor, "b l"], position: Int[Tensor, "b l"]) -> Float[Tensor, "b l d"]:
+        """What the value decoder is told of where an event is."""
+        around = self.decoder.neighbourhood_vector(self.context, self.grid, channel, position)
+        return self.decoder.position_vector(self.context, position) + around
+
+    def _write(self, channel: Tensor, position: Tensor, value: Tensor) -> None:
+        flat = self.grid.flatten(1)
+        cell = channel.clamp(max=STOP - 1) * (flat.shape[1] // STOP) + position
+        # added, since what the stop writes is 0 and must leave its cell alone
+        self.grid = flat.scatter_add(1, cell, value.to(flat.dtype)).view_as(self.grid)
 
     def _position_logits(self, state: Tensor, channel: Tensor) -> Float[Tensor, "b 1 p"]:
         return self.decoder.position_logits(

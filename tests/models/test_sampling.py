@@ -156,7 +156,7 @@ def draw_first(sampler, e):
     blank = torch.zeros(1, 192, 4, 4, dtype=torch.int16)
     with torch.no_grad():
         context = model.encode(batch, model.dct_images(batch), blank, torch.tensor([0]))
-        event, _ = _ChunkDecoder(sampler, context, torch.tensor([[0], [-1]])).draw()
+        event, _ = _ChunkDecoder(sampler, context, torch.tensor([[0], [-1]]), blank).draw()
     return int(event[0, 0]), int(event[1, 0])
 
 

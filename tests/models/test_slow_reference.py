@@ -41,6 +41,20 @@ def log_softmax_over(logits, legal, chosen):
     return picked[chosen] - top - math.log(sum(math.exp(v - top) for v in picked.values()))
 
 
+def around(past, channel, position, gy, gx):
+    """Signed logarithms of the coefficients decoded before an event in its cell and the four beside it."""
+    seen = {(c, p): v for c, p, v in past}
+    y, x = divmod(position, gx)
+    rows = []
+    for dy, dx in ((0, 0), (0, -1), (-1, 0), (0, 1), (1, 0)):
+        inside = 0 <= y + dy < gy and 0 <= x + dx < gx
+        at = (y + dy) * gx + x + dx
+        for c in range(192):
+            value = seen.get((c, at), 0) if inside else 0
+            rows.append(math.copysign(math.log1p(abs(value)), value))
+    return torch.tensor(rows, dtype=torch.float64)
+
+
 def slow_log_prob(model, episode):
     """Nats of a frame by the definition of the factorisation."""
     decoder, config = model.decoder, model.config
@@ -85,7 +99,9 @@ def slow_log_prob(model, episode):
                 legal = {p for p in cells_of(channel) if (channel, p) > previous[:2]}
                 nats += log_softmax_over(logits, legal, position)
                 where = context.positions[position] + decoder.cell(cells[position])
-                inputs[2].append(h + where)
+                inputs[2].append(
+                    h + where + decoder.neighbours(around(events[:i], channel, position, gy, gx))
+                )
                 h = run_stack(decoder.stacks[2], inputs[2], memory)
                 logits = decoder.value_query(decoder.norms[2](h)) @ table.T / math.sqrt(config.width)
                 logits = logits + decoder.value_bias.weight[channel]

@@ -86,7 +86,7 @@ def chunk_logits(model, e, tokens, index=0):
         getattr(model.decoder, name).register_forward_hook(lambda m, i, out: seen.append(out.detach()))
         for name in ("channel_head", "pointer_query", "value_query")
     ]
-    model.score_chunk(context, chunk)
+    model.score_chunk(context, chunk, grid_from_tokens(tokens, (4, 4)))
     for hook in hooks:
         hook.remove()
     return [torch.cat(seen[i::3], 1) for i in range(3)]

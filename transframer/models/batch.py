@@ -66,6 +66,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """Rows and columns of 8 x 8 blocks."""
+        return self.images.shape[2] // BLOCK, self.images.shape[3] // BLOCK
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         return Batch(**{f.name: _moved(getattr(self, f.name), device) for f in fields(self)})

@@ -33,7 +33,8 @@ class Context:
         positions: p x width, the position embeddings of the cells.
         pointer_keys: b x p x width, what the position head compares its query with.
         legal: b x (N_CHANNELS + 1) x p, the cells that each channel has; none for the stop.
-        last_legal: b x (N_CHANNELS + 1), the last of them, -1 for the stop.
+        last_legal: b x (N_CHANNELS + 1), the last of them; all of p for the stop, which may follow itself.
+        columns: cells in a row.
     """
 
     cells: Tensor
@@ -43,6 +44,7 @@ class Context:
     pointer_keys: Tensor
     legal: Tensor
     last_legal: Tensor
+    columns: int
 
     def select(self, rows: Tensor) -> Context:
         """These rows of the batch."""
@@ -54,6 +56,7 @@ class Context:
             self.pointer_keys[rows],
             self.legal[rows],
             self.last_legal[rows],
+            self.columns,
         )
 
 
@@ -90,6 +93,7 @@ class TripleDecoder(nn.Module):
         self.value = nn.Linear(value_features.shape[1], width)
         self.value_own = nn.Embedding(2 * config.max_value + 1, width)
         self.cell = nn.Linear(memory_width, width)
+        self.neighbours = nn.Linear(5 * N_CHANNELS, width, bias=False)
         self.pointer_query = nn.Linear(width, width)
         self.pointer_key = nn.Linear(memory_width, width)
         self.channel_head = nn.Linear(width, N_CHANNELS + 1)
@@ -97,7 +101,10 @@ class TripleDecoder(nn.Module):
         self.value_bias = nn.Embedding(N_CHANNELS, 2 * config.max_value + 1)
         for embedding in (self.channel, self.plane, self.frequency, self.value_own):
             nn.init.normal_(embedding.weight, std=0.5)
-        nn.init.zeros_(self.value_bias.weight)
+        # Coefficients are small far more often than large: start from p(v) ~ |v| ** -1.5, not from uniform.
+        magnitude = torch.arange(-config.max_value, config.max_value + 1).abs().clamp(min=1)
+        with torch.no_grad():
+            self.value_bias.weight.copy_(-1.5 * magnitude.log().expand_as(self.value_bias.weight))
 
     def layers(self, index: int) -> list[DecoderLayer]:
         """The layers of one of the three stacks: 0 channel, 1 position, 2 value."""
@@ -120,6 +127,37 @@ class TripleDecoder(nn.Module):
         """Embedding of positions b x l, with the encoder's feature there."""
         cells = context.cells.gather(1, position[..., None].expand(-1, -1, context.cells.shape[2]))
         return context.positions[position] + self.cell(cells)
+
+    def neighbourhood_vector(
+        self, context: Context, grid: Tensor, channel: Tensor, position: Tensor
+    ) -> Tensor:
+        """Embedding of what is decoded around each event b x l before its value is chosen.
+
+        The coefficients of the event's cell and of the four beside it, as far as their pairs come earlier in
+        the total order: so `grid` may hold later ones as well.
+
+        Args:
+            grid: b x N_CHANNELS x gy x gx, quantised.
+        """
+        gx = context.columns
+        cells = grid.flatten(2).transpose(1, 2)  # b p channels
+        cells = cells.sign() * cells.abs().to(self.cell.weight.dtype).log1p()
+        channels = torch.arange(N_CHANNELS, device=grid.device)
+        column, last = position % gx, cells.shape[1] - 1
+        always = torch.ones_like(column, dtype=torch.bool)
+        seen = []
+        for offset, inside, also_own_channel in (
+            (0, always, False),
+            (-1, column > 0, True),
+            (-gx, position >= gx, True),
+            (1, column < gx - 1, False),
+            (gx, position + gx <= last, False),
+        ):
+            at = (position + offset).clamp(0, last)
+            near = cells.gather(1, at[..., None].expand(-1, -1, N_CHANNELS))  # b l channels
+            earlier = channels < channel[..., None] + also_own_channel
+            seen.append(near * (earlier & inside[..., None]))
+        return self.neighbours(torch.cat(seen, -1))
 
     # -- the three steps ----------------------------------------------------------------------------------
 
@@ -185,12 +223,14 @@ class TripleDecoder(nn.Module):
         value: Tensor,
         last_channel: Tensor,
         last_position: Tensor,
+        grid: Tensor,
     ) -> dict[str, Tensor]:
         """Nats of each event's parts under teacher forcing, each b x l; zero for parts the stop lacks.
 
         Args:
             channel, position, value: b x l events of a chunk; any legal value where padded.
             last_channel, last_position: b, the pair before the chunk; (0, -1) before the first.
+            grid: b x N_CHANNELS x gy x gx, all the frame's coefficients, of which each event sees the earlier.
         """
         table = self.value_table()
         past = self.event_vector(context, channel[:, :-1], position[:, :-1], value[:, :-1], table)
@@ -202,7 +242,9 @@ class TripleDecoder(nn.Module):
         state = self.run_stack(1, state + self.channel_vector(channel), context, None)
         logits = self.position_logits(state, context, channel, before_channel, before_position)
         position_nats = _nats(logits, position)
-        state = self.run_stack(2, state + self.position_vector(context, position), context, None)
+        state = state + self.position_vector(context, position)
+        state = state + self.neighbourhood_vector(context, grid, channel, position)
+        state = self.run_stack(2, state, context, None)
         value_nats = _nats(self.value_logits(state, channel, table), value + self.max_value)
         coded = channel != STOP
         return {"channel": channel_nats, "position": position_nats * coded, "value": value_nats * coded}

@@ -44,8 +44,8 @@ class TransframerConfig:
     heads: int = 4
     mlp_ratio: float = 3.0
     memory: str = "target"
-    chunk_events: int = 192
-    chunk_overlap: int = 24
+    chunk_events: int = 128
+    chunk_overlap: int = 16
     max_value: int = 255
     gate_init: float = 0.2
     dropout: float = 0.0
@@ -99,7 +99,7 @@ PRESETS: dict[str, TransframerConfig] = {
         dropout=0.1,
     ),
     "paper": TransframerConfig(
-        encoder_widths=(640, 896, 1152),
+        encoder_widths=(640, 832, 1088),
         encoder_blocks=(3, 4, 6),
         pixel_stem=(),
         width=1024,

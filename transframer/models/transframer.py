@@ -116,21 +116,26 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
         positions = self.cell_positions(grid, x.device)
         legal, last_legal = _legal(batch, grid)
         pointer_keys = self.decoder.pointer_key(cells) + positions
-        return Context(cells, keys_values, memory_mask, positions, pointer_keys, legal, last_legal)
+        return Context(cells, keys_values, memory_mask, positions, pointer_keys, legal, last_legal, grid[1])
 
     def encode_chunk(self, batch: Batch, dct: dict[str, Tensor], tokens: Tokens, chunk: Chunk) -> Context:
         """Encodes with the triples before a chunk as the partial target."""
         before = Tokens(
             tokens.channel, tokens.position, tokens.value, torch.minimum(chunk.start, tokens.length)
         )
-        height, width = batch.images.shape[2:]
-        partial = grid_from_tokens(before, (height // 8, width // 8))
+        partial = grid_from_tokens(before, batch.grid_size)
         return self.encode(batch, dct, partial, chunk.last_channel)
 
     # -- scoring ------------------------------------------------------------------------------------------
 
-    def score_chunk(self, context: Context, chunk: Chunk) -> dict[str, Float[Tensor, " b"]]:
-        """Nats of each chunk's scored events, by head."""
+    def score_chunk(
+        self, context: Context, chunk: Chunk, grid: Int[Tensor, "b 192 gy gx"]
+    ) -> dict[str, Float[Tensor, " b"]]:
+        """Nats of each chunk's scored events, by head.
+
+        Args:
+            grid: the targets' coefficients, clipped as the tokens are.
+        """
         dtype = torch.promote_types(context.cells.dtype, torch.float32)
         parts = {
             name: torch.zeros(len(chunk.start), dtype=dtype, device=chunk.start.device) for name in _PARTS
@@ -152,6 +157,7 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
                 group.value,
                 group.last_channel,
                 group.last_position,
+                grid[rows],
             )
             for name in _PARTS:
                 parts[name] = parts[name].index_add(0, rows, (nats[name] * group.scored).sum(1))
@@ -164,7 +170,7 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
         index = draw_chunk(chunk_count(tokens.length, events, overlap), generator)
         chunk = cut(tokens, index, events, overlap, self.config.max_value)
         context = self.encode_chunk(batch, self.dct_images(batch), tokens, chunk)
-        parts = self.score_chunk(context, chunk)
+        parts = self.score_chunk(context, chunk, grid_from_tokens(tokens, batch.grid_size))
         nats = torch.stack(list(parts.values())).sum(0)
         scored = chunk.scored.sum(1)
         total = (nats / scored**self.config.length_power).mean()
@@ -183,11 +189,12 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
         events, overlap = self.config.chunk_events, self.config.chunk_overlap
         count = chunk_count(tokens.length, events, overlap)
         total = torch.zeros(len(batch), device=self.device, dtype=torch.float64)
+        grid = grid_from_tokens(tokens, batch.grid_size)
         for k in range(int(count.max())):
             chunk = cut(tokens, torch.full_like(count, k), events, overlap, self.config.max_value)
             chunk.scored &= (k < count)[:, None]
             context = self.encode_chunk(batch, dct, tokens, chunk)
-            total -= sum(self.score_chunk(context, chunk).values())
+            total -= sum(self.score_chunk(context, chunk, grid).values())
         self.train(training)
         return total.float()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from transframer.errors import CheckpointError, ConfigError
+from transframer.models.presets import get_preset
 
 # What a resumed run may change: none of these alters the weights a given step arrives at, except that a new
 # end (minutes, steps) stretches the learning rate's decay, which is what asking for it means.
@@ -84,6 +85,7 @@ class TrainConfig:
             if not holds:
                 raise ConfigError(f"{getattr(self, name)!r}", field=name, expected=expected)
 
+        get_preset(self.preset)  # an unknown one is told before anything heavy is imported
         check("minutes", self.minutes is None or self.minutes > 0, "more than 0 minutes")
         check("steps", self.steps is None or self.steps > 0, "at least 1 step")
         check("seed", 0 <= self.seed < 2**63, "0 to 2^63 - 1")

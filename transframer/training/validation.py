@@ -48,23 +48,18 @@ class Validation:
 
     @torch.no_grad()
     def draw(self, predictor: FramePredictor, folder: Path) -> None:
-        """Writes a picture per task, TASK.png: a row per episode, of the context, the truth and the greedy
-        prediction."""
+        """Writes a picture per task, TASK.png: a row per episode, of the context, the truth and the point
+        estimate."""
         if not self.pictures:
             return
         folder.mkdir(parents=True, exist_ok=True)
         n = self.pictures
-        asked = [
-            (name, sample, episode)
-            for name in self.tasks
-            for sample, episode in zip(self.samples[name][:n], self.episodes[name][:n], strict=True)
-        ]
-        drawn = predictor.sample([episode.without_target() for _, _, episode in asked], temperature=0.0)
-        rows: dict[str, list[list[Tensor]]] = {name: [] for name in self.tasks}
-        for (name, sample, episode), frame in zip(asked, drawn.frames, strict=True):
-            rows[name].append(_row(self.tasks[name], sample, episode, frame))
-        for name, pictures in rows.items():
-            Image.fromarray(_grid(pictures).permute(1, 2, 0).numpy()).save(folder / f"{name}.png")
+        for name, task in self.tasks.items():
+            samples, episodes = self.samples[name][:n], self.episodes[name][:n]
+            asked = [episode.without_target() for episode in episodes]
+            drawn = predictor.sample(asked, temperature=0.0, estimate=task.estimate)
+            rows = [_row(task, *row) for row in zip(samples, episodes, drawn.frames, strict=True)]
+            Image.fromarray(_grid(rows).permute(1, 2, 0).numpy()).save(folder / f"{name}.png")
 
 
 def _row(task: Task, sample: Mapping[str, Any], episode: Episode, frame: Any) -> list[Tensor]:
