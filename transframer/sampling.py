@@ -54,11 +54,11 @@ class Sampler:
     """Draws frames for a batch of episodes.
 
     At temperature 0 the draw is an estimate. "mode" takes the likeliest channel, position and value of each
-    event in turn. "median" asks of each coefficient in order whether it is more likely than not to be coded,
-    given those before it, and if so takes the median of its value. Where many coefficients are possible and
-    none is likely, the mode still codes one (an event is always more likely than the stop) and so adds
-    noise; the median leaves them zero. So the mode suits frames that hold a decision (the lit cell of a
-    class), the median frames that hold a field (depth, flow, colour).
+    event in turn. "median" takes the median of each coefficient in order, given those before it: zero unless
+    one sign has half of the probability. Where many coefficients are possible and none is likely, the mode
+    still codes one (some event is likelier than the stop) and so adds noise; the median leaves them zero. So
+    the mode suits frames that hold a decision (the lit cell of a class), the median frames that hold a field
+    (depth, flow, colour).
 
     Args:
         model: the Transframer to draw from.
@@ -184,19 +184,14 @@ class _ChunkDecoder:
         state = self._run(0, self.next_input)
         logits = decoder.channel_logits(state, context, self.last_channel, self.last_position)
         if self.sampler.median:
-            channel, position, state, position_logits = self._likely_pair(state, logits[:, 0])
+            channel, position, index, position_logits, value_logits = self._median_event(state, logits[:, 0])
         else:
             channel = self._pick(logits)
-            state = self._run(1, state + decoder.channel_vector(channel))
-            position_logits = self._position_logits(state, channel)
+            state, position_logits = self._after_channel(state, channel)
             position = self._pick(position_logits)
-        coded = channel != STOP
-        state = self._run(2, state + self._place(channel, position))
-        value_logits = decoder.value_logits(state, channel, self.table)
-        if self.sampler.median:
-            index = first_more_likely_than_not(value_logits[:, 0].softmax(-1).cumsum(-1))[0][:, None]
-        else:
+            value_logits = self._after_position(state, channel, position)
             index = self._pick(value_logits)
+        coded = channel != STOP
         nats = _log_prob(logits, channel)
         nats = nats + (_log_prob(position_logits, position) + _log_prob(value_logits, index)) * coded
         # The stop's position and value carry nothing; they are those that scoring pads with.
@@ -226,41 +221,59 @@ class _ChunkDecoder:
         # added, since what the stop writes is 0 and must leave its cell alone
         self.grid = flat.scatter_add(1, cell, value.to(flat.dtype)).view_as(self.grid)
 
-    def _position_logits(self, state: Tensor, channel: Tensor) -> Float[Tensor, "b 1 p"]:
-        return self.decoder.position_logits(
-            state, self.context, channel, self.last_channel, self.last_position
-        )
+    def _after_channel(self, state: Tensor, channel: Tensor) -> tuple[Tensor, Float[Tensor, "b 1 p"]]:
+        state = self._run(1, state + self.decoder.channel_vector(channel))
+        last = self.last_channel, self.last_position
+        return state, self.decoder.position_logits(state, self.context, channel, *last)
+
+    def _after_position(self, state: Tensor, channel: Tensor, position: Tensor) -> Float[Tensor, "b 1 v"]:
+        state = self._run(2, state + self._place(channel, position))
+        return self.decoder.value_logits(state, channel, self.table)
 
     def _pick(self, logits: Float[Tensor, "b 1 n"]) -> Int[Tensor, "b 1"]:
         sampler = self.sampler
         return pick(logits[:, 0], sampler.temperature, sampler.top_p, sampler.generator)[:, None]
 
-    def _likely_pair(
-        self, state: Tensor, logits: Float[Tensor, "b n"]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The first pair in order that is more likely than not to be coded, given that none before it is.
+    def _median_event(self, state: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The first coefficient in order whose median is not zero, given that those before it are zero.
 
-        A pair's hazard is p(next is this pair) / p(next is not before it). That of any pair of a channel is
-        at most the channel's own, so that only channels with a hazard of 1/2 need their positions looked at.
+        A pair's hazard is p(next is this pair) / p(next is not before it), the probability that its
+        coefficient is not zero. That of any pair of a channel is at most the channel's own, so that only
+        channels whose hazard reaches 1/2 need their positions looked at, and only pairs whose hazard does
+        their values: the median is not zero where one sign has half of the probability.
         """
         probability = logits.softmax(-1)
         tail = probability.flip(-1).cumsum(-1).flip(-1)
-        hazard = probability / tail.clamp(min=1e-20)
-        hazard[:, STOP] = 1.0
+        channel_hazard = probability / tail.clamp(min=1e-20)
+        channel_hazard[:, STOP] = 1.0
         channels = torch.arange(STOP + 1, device=logits.device)
-        minimum = torch.zeros_like(self.last_channel)
+        cells = torch.arange(self.context.legal.shape[-1], device=logits.device)
+        from_channel, from_position = torch.zeros_like(self.last_channel), torch.zeros_like(self.last_channel)
         while True:
-            channel = first_more_likely_than_not(hazard.masked_fill(channels < minimum, 0.0))[0][:, None]
-            after = self._run(1, state + self.decoder.channel_vector(channel))
-            position_logits = self._position_logits(after, channel)
-            share = hazard.gather(1, channel) * position_logits[:, 0].softmax(-1)
-            before = share.cumsum(-1) - share
-            position, found = first_more_likely_than_not(share / (1 - before).clamp(min=1e-6))
-            found |= channel[:, 0] == STOP
+            hazard = channel_hazard.masked_fill(channels < from_channel, 0.0)
+            channel = first_more_likely_than_not(hazard)[0][:, None]
+            after, position_logits = self._after_channel(state, channel)
+            share = channel_hazard.gather(1, channel) * position_logits[:, 0].softmax(-1)
+            hazard = share / (1 - share.cumsum(-1) + share).clamp(min=1e-6)
+            looked_at = (channel == from_channel) & (cells < from_position)
+            position, likely = (
+                t[:, None] for t in first_more_likely_than_not(hazard.masked_fill(looked_at, 0.0))
+            )
+            value_logits = self._after_position(after, channel, position)
+            coded = hazard.gather(1, position)
+            value = coded * value_logits[:, 0].softmax(-1)  # b v: of this coefficient, zero apart
+            zero = self.decoder.max_value
+            negative = value[:, :zero].sum(-1, keepdim=True) >= 0.5
+            positive = value[:, zero:].sum(-1, keepdim=True) > 0.5
+            below = value.cumsum(-1) + torch.where(negative, 0.0, 1 - coded)
+            index = first_more_likely_than_not(below)[0][:, None]
+            found = (likely & (negative | positive)) | (channel == STOP)
             if bool(found.all()):
-                return channel, position[:, None], after, position_logits
-            minimum = torch.where(found[:, None], minimum, channel + 1)
+                return channel, position, index, position_logits, value_logits
+            from_position = torch.where(found, from_position, torch.where(likely, position + 1, 0))
+            from_channel = torch.where(found, from_channel, torch.where(likely, channel, channel + 1))
             self._forget(1)
+            self._forget(2)
 
     def _forget(self, index: int) -> None:
         """Takes back the last event that a stack was fed."""

@@ -115,39 +115,49 @@ def test_pick_follows_its_distribution():
     assert (sharp - (logits[0] * 2).softmax(0)).abs().max() < 0.015
 
 
-def test_the_median_codes_a_pair_only_if_it_is_more_likely_than_not(any_model, monkeypatch):
-    """Hand-made probabilities: the first event against hazards worked out over all pairs one by one."""
+def test_the_median_of_a_coefficient_is_coded_if_it_is_not_zero(any_model, monkeypatch):
+    """Hand-made probabilities: the first event against medians worked out over all pairs one by one."""
     e = episode(1)
-    torch.manual_seed(2)
-    for _ in range(20):
+    legal = legal_mask((4, 4), "4:2:0")
+    values = torch.arange(-CONFIG.max_value, CONFIG.max_value + 1)
+    coded = []
+    for seed in range(40):
+        torch.manual_seed(seed)
         channel_logits = torch.full((193,), -12.0)
-        channel_logits[torch.randperm(193)[:3]] = torch.randn(3) * 2 + 2
+        channel_logits[torch.cat([torch.randperm(192)[:3], torch.tensor([192])])] = torch.randn(4) * 2 + 2
         position_logits = torch.randn(16) * 4
-        expected, none_before = None, 1.0
+        value_logits = torch.full((193, len(values)), -20.0)
+        value_logits[:, values.abs() <= 3] = torch.randn(193, 7) * 0.5
+        value_logits[:, values == 0] = -torch.inf
+        expected, none_before = (192, 0, 1), 1.0
         p_channel = channel_logits.softmax(0).double()
-        legal = legal_mask((4, 4), "4:2:0")
         for c in range(192):
             p_position = position_logits.masked_fill(~legal[c], -torch.inf).softmax(0).double()
+            p_value = value_logits[c].softmax(0).double()
             for p in range(16):
                 joint = float(p_channel[c] * p_position[p])
-                if expected is None and joint / none_before >= 0.5:
-                    expected = (c, p)
-                none_before = max(none_before - joint, 1e-12)
-        bend = any_model.decoder
-        original = type(bend).channel_logits, type(bend).position_logits
-        monkeypatch.setattr(type(bend), "channel_logits", lambda *a, x=channel_logits: x.expand(1, 1, 193))
-        monkeypatch.setattr(
-            type(bend),
-            "position_logits",
-            lambda self, state, context, channel, *a, x=position_logits: torch.where(
-                context.legal[0, channel[0, 0]] | (channel[0, 0] == 192), x, -torch.inf
-            ).expand(1, 1, 16),
-        )
-        sampler = Sampler(any_model, temperature=0.0, estimate="median")
-        first = draw_first(sampler, e)
-        assert (None if first[0] == 192 else first) == expected
-        monkeypatch.setattr(type(bend), "channel_logits", original[0])
-        monkeypatch.setattr(type(bend), "position_logits", original[1])
+                hazard = joint / none_before
+                distribution = hazard * p_value + (1 - hazard) * (values == 0)
+                median = int(values[(distribution.cumsum(0) >= 0.5).nonzero()[0]])
+                if median != 0 and expected[0] == 192:
+                    expected = (c, p, median)
+                none_before = max(none_before - joint, 1e-9)
+        decoder = type(any_model.decoder)
+        with monkeypatch.context() as patch:
+            patch.setattr(decoder, "channel_logits", lambda *a, x=channel_logits: x.expand(1, 1, 193))
+            patch.setattr(
+                decoder,
+                "position_logits",
+                lambda self, state, context, channel, *a, x=position_logits: torch.where(
+                    context.legal[0, channel[0, 0]] | (channel[0, 0] == 192), x, -torch.inf
+                ).expand(1, 1, 16),
+            )
+            patch.setattr(
+                decoder, "value_logits", lambda self, state, channel, table, x=value_logits: x[channel]
+            )
+            assert draw_first(Sampler(any_model, temperature=0.0, estimate="median"), e) == expected
+        coded.append(expected[0] < 192)
+    assert 5 < sum(coded) < 35, "both answers must occur"
 
 
 def draw_first(sampler, e):
@@ -157,7 +167,7 @@ def draw_first(sampler, e):
     with torch.no_grad():
         context = model.encode(batch, model.dct_images(batch), blank, torch.tensor([0]))
         event, _ = _ChunkDecoder(sampler, context, torch.tensor([[0], [-1]]), blank).draw()
-    return int(event[0, 0]), int(event[1, 0])
+    return tuple(event[:, 0].tolist())
 
 
 @pytest.mark.parametrize(

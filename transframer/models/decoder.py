@@ -230,7 +230,7 @@ class TripleDecoder(nn.Module):
         Args:
             channel, position, value: b x l events of a chunk; any legal value where padded.
             last_channel, last_position: b, the pair before the chunk; (0, -1) before the first.
-            grid: b x N_CHANNELS x gy x gx, all the frame's coefficients, of which each event sees the earlier.
+            grid: b x N_CHANNELS x gy x gx, all of the frame's coefficients; an event sees the earlier ones.
         """
         table = self.value_table()
         past = self.event_vector(context, channel[:, :-1], position[:, :-1], value[:, :-1], table)

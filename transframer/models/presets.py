@@ -49,7 +49,7 @@ class TransframerConfig:
     max_value: int = 255
     gate_init: float = 0.2
     dropout: float = 0.0
-    length_power: float = 0.5
+    length_power: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.chunk_overlap < self.chunk_events:
@@ -66,6 +66,9 @@ class TransframerConfig:
             if width % self.heads:
                 raise ConfigError(f"{width} channels do not divide into {self.heads} heads", field="heads")
 
+
+# Peak learning rates. That of tiny is tuned (docs/log.md), that of paper is the parent's (arXiv 2103.03841).
+LEARNING_RATES = {"tiny": 4e-3, "small": 1e-3, "base": 5e-4, "paper": 5e-4}
 
 PRESETS: dict[str, TransframerConfig] = {
     "tiny": TransframerConfig(),

@@ -50,9 +50,13 @@ class PixelStem(nn.Module):
 
     The target slot has no pixels yet: it receives the context frames' features at a quarter of the
     resolution, summed with weights that each frame's annotation gives, so that it starts from an image
-    aligned with its own cells, and time annotations can make it a difference of frames. The sum does not
-    depend on the order of the frames.
+    aligned with its own cells, and time annotations can make it a difference of frames. Where there are
+    several frames it also receives their motion: the local correlation of two mixtures of frames, whose
+    shares the annotations give as well (a cost volume, as in PWC-Net, arXiv 1709.02371). Neither depends on
+    the order of the frames.
     """
+
+    reach = 3  # cells of 4 pixels that the correlation looks to each side
 
     def __init__(self, widths: tuple[int, ...], width: int, annotation_width: int) -> None:
         super().__init__()
@@ -61,6 +65,9 @@ class PixelStem(nn.Module):
             nn.Conv2d(3, half, 4, 2, 1), nn.SiLU(), _conv(half, quarter, 3, 2, padding=1), nn.SiLU()
         )
         self.weigh = nn.Linear(annotation_width, 2 * quarter)
+        self.share = nn.Linear(annotation_width, 2, bias=False)
+        self.sharpness = nn.Parameter(torch.tensor(4.0))
+        self.motion = nn.Conv2d((2 * self.reach + 1) ** 2, quarter, 1)
         self.fused = nn.Sequential(
             _conv(quarter, quarter, 3), nn.SiLU(), _conv(quarter, quarter, 3), nn.SiLU()
         )
@@ -74,7 +81,45 @@ class PixelStem(nn.Module):
         count = torch.bincount(episode, minlength=episodes).to(x.dtype)
         fused = x.new_zeros(episodes, *x.shape[1:]).index_add_(0, episode, weighted.to(x.dtype))
         fused = fused / count[:, None, None, None].sqrt()
+        moving = (count > 1).nonzero()[:, 0]
+        if len(moving):
+            a, b = self._mixtures(x, annotation, episode, episodes)
+            correlation = local_correlation(a[moving], b[moving], self.reach)
+            motion = self.motion(self.sharpness * correlation).to(fused.dtype)
+            fused = fused.index_add(0, moving, motion)
         return self.coarse(torch.cat([x, fused + self.fused(fused)]))
+
+    def _mixtures(
+        self, x: Tensor, annotation: Tensor, episode: Tensor, episodes: int
+    ) -> tuple[Tensor, Tensor]:
+        """Two averages of each episode's frames, with shares that sum to one."""
+        weight = self.share(annotation).float().clamp(-20, 20).exp()
+        total = weight.new_zeros(episodes, 2).index_add_(0, episode, weight)
+        share = (weight / total[episode]).to(x.dtype)[..., None, None, None]  # f 2 1 1 1
+        zero = x.new_zeros(episodes, *x.shape[1:])
+        return zero.index_add(0, episode, x * share[:, 0]), zero.index_add(0, episode, x * share[:, 1])
+
+
+def local_correlation(a: Tensor, b: Tensor, reach: int) -> Tensor:
+    """Cosine similarity of each cell of a with the cells of b up to `reach` away.
+
+    Args:
+        a, b: n x c x h x w.
+
+    Returns:
+        n x (2 * reach + 1)**2 x h x w, displacements of b in raster order; 0 where b has no cell.
+
+    >>> a = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])  # two cells with features at a right angle
+    >>> local_correlation(a, a, 1)[0, 3:6, 0].tolist()  # left, same, right
+    [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
+    """
+    a, b = nn.functional.normalize(a, dim=1), nn.functional.normalize(b, dim=1)
+    height, width = a.shape[2:]
+    b = nn.functional.pad(b, (reach,) * 4)
+    steps = range(2 * reach + 1)
+    return torch.stack(
+        [(a * b[:, :, dy : dy + height, dx : dx + width]).sum(1) for dy in steps for dx in steps], 1
+    )
 
 
 class MultiFrameUNet(nn.Module):

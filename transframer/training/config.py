@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from transframer.errors import CheckpointError, ConfigError
-from transframer.models.presets import get_preset
+from transframer.models.presets import LEARNING_RATES, get_preset
 
 # What a resumed run may change: none of these alters the weights a given step arrives at, except that a new
 # end (minutes, steps) stretches the learning rate's decay, which is what asking for it means.
@@ -34,7 +34,8 @@ class TrainConfig:
         seed: fixes the initial weights, the data and their order.
         size_px: height and width of the frames, a multiple of 16.
         batch_size: episodes per step, over all processes together.
-        learning_rate: the peak, reached after the warm-up; it then falls linearly to zero.
+        learning_rate: the peak, reached after the warm-up; it then falls linearly to zero. The preset's if
+            not given.
         warmup_steps: steps of linear warm-up (at most a fifth of `steps`).
         weight_decay: decoupled decay of matrices; norms, biases, embeddings and gains have none.
         gradient_clip: the greatest norm of the gradient.
@@ -63,8 +64,8 @@ class TrainConfig:
     seed: int = 0
     size_px: int = 64
     batch_size: int = 16
-    learning_rate: float = 1e-3
-    warmup_steps: int = 100
+    learning_rate: float | None = None
+    warmup_steps: int = 50
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
     ema_decay: float = 0.999
@@ -92,8 +93,9 @@ class TrainConfig:
         check("size_px", self.size_px > 0 and self.size_px % 16 == 0, "a multiple of 16 pixels")
         for name in ("batch_size", "validations", "validation_episodes"):
             check(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("learning_rate", "gradient_clip", "checkpoint_minutes", "log_every_s"):
+        for name in ("gradient_clip", "checkpoint_minutes", "log_every_s"):
             check(name, getattr(self, name) > 0, "more than 0")
+        check("learning_rate", self.learning_rate is None or self.learning_rate > 0, "more than 0")
         for name in ("warmup_steps", "weight_decay", "workers", "pictures"):
             check(name, getattr(self, name) >= 0, "0 or more")
         check("pictures", self.pictures <= self.validation_episodes, "at most validation_episodes")
@@ -111,6 +113,11 @@ class TrainConfig:
     def folder(self) -> Path:
         """The run folder."""
         return self.resume or self.out or Path("runs") / self.preset
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The learning rate after the warm-up."""
+        return LEARNING_RATES[self.preset] if self.learning_rate is None else self.learning_rate
 
     def require_end(self) -> None:
         """Raises ConfigError where neither minutes nor steps says when the run ends."""

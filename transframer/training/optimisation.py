@@ -36,7 +36,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
-        lr=config.learning_rate,
+        lr=config.peak_learning_rate,
         betas=(0.9, 0.98),
         fused=True,
     )
@@ -62,7 +62,7 @@ def learning_rate(config: TrainConfig, step: int, elapsed_s: float = 0.0) -> flo
     """
     warmup = config.warmup_steps if config.steps is None else min(config.warmup_steps, config.steps // 5)
     rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
-    return config.learning_rate * rise * (1.0 - progress(config, step, elapsed_s))
+    return config.peak_learning_rate * rise * (1.0 - progress(config, step, elapsed_s))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
