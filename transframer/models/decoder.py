@@ -48,16 +48,12 @@ class Context:
 
     def select(self, rows: Tensor) -> Context:
         """These rows of the batch."""
-        return Context(
-            self.cells[rows],
-            [[(k[rows], v[rows]) for k, v in stack] for stack in self.memory],
-            None if self.memory_mask is None else self.memory_mask[rows],
-            self.positions,
-            self.pointer_keys[rows],
-            self.legal[rows],
-            self.last_legal[rows],
-            self.columns,
+        cells, pointer_keys, legal, last_legal = (
+            t.index_select(0, rows) for t in (self.cells, self.pointer_keys, self.legal, self.last_legal)
         )
+        memory = [[(k.index_select(0, rows), v.index_select(0, rows)) for k, v in s] for s in self.memory]
+        mask = None if self.memory_mask is None else self.memory_mask.index_select(0, rows)
+        return Context(cells, memory, mask, self.positions, pointer_keys, legal, last_legal, self.columns)
 
 
 class TripleDecoder(nn.Module):

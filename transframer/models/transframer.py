@@ -107,7 +107,8 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
         memory, memory_mask = cells, None
         if self.config.memory == "all":
             m = x.shape[1]
-            memory = torch.cat([x, x.new_zeros(1, m, x.shape[2])])[batch.slots].flatten(1, 2)
+            memory = torch.cat([x, x.new_zeros(1, m, x.shape[2])])
+            memory = memory.index_select(0, batch.slots.flatten()).view(len(batch), -1, x.shape[2])
             memory_mask = (batch.slots < len(x)).repeat_interleave(m, 1)
         keys_values = [
             [layer.cross_attention.project(memory) for layer in self.decoder.layers(i)] for i in range(3)
