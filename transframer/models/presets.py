@@ -44,10 +44,10 @@ class TransframerConfig:
     heads: int = 4
     mlp_ratio: float = 3.0
     memory: str = "target"
-    chunk_events: int = 128
-    chunk_overlap: int = 16
+    chunk_events: int = 96
+    chunk_overlap: int = 12
     max_value: int = 255
-    gate_init: float = 0.2
+    gate_init: float = 0.5
     dropout: float = 0.0
     length_power: float = 1.0
 

@@ -67,14 +67,26 @@ class PixelStem(nn.Module):
         self.weigh = nn.Linear(annotation_width, 2 * quarter)
         self.share = nn.Linear(annotation_width, 2, bias=False)
         self.sharpness = nn.Parameter(torch.tensor(4.0))
+        self.order = nn.Parameter(
+            torch.tensor(3.0)
+        )  # per unit of time: starts as the first and the last frame
         self.motion = nn.Conv2d((2 * self.reach + 1) ** 2, quarter, 1)
         self.fused = nn.Sequential(
             _conv(quarter, quarter, 3), nn.SiLU(), _conv(quarter, quarter, 3), nn.SiLU()
         )
         self.coarse = _conv(quarter, width, 3, 2, padding=1)
 
-    def forward(self, images: Tensor, annotation: Tensor, episode: Tensor, episodes: int) -> Tensor:
-        """Stem features of context frames (f) and target slots (b), (f + b) x width x gy x gx."""
+    def forward(
+        self, images: Tensor, annotation: Tensor, time: Tensor, episode: Tensor, episodes: int
+    ) -> Tensor:
+        """Stem features of context frames (f) and target slots (b), (f + b) x width x gy x gx.
+
+        Args:
+            images: f x 3 x h x w, 0-255.
+            annotation: f x annotation_width.
+            time: f, 0 where unknown.
+            episode: f, the episode each frame belongs to, of `episodes`.
+        """
         x = self.fine((images.to(annotation.dtype) - 127.5) / 64.0)  # f quarter h/4 w/4
         scale, shift = self.weigh(annotation)[..., None, None].chunk(2, 1)
         weighted = x * (1 + scale) + shift
@@ -83,17 +95,18 @@ class PixelStem(nn.Module):
         fused = fused / count[:, None, None, None].sqrt()
         moving = (count > 1).nonzero()[:, 0]
         if len(moving):
-            a, b = self._mixtures(x, annotation, episode, episodes)
+            a, b = self._mixtures(x, annotation, time, episode, episodes)
             correlation = local_correlation(a[moving], b[moving], self.reach)
             motion = self.motion(self.sharpness * correlation).to(fused.dtype)
             fused = fused.index_add(0, moving, motion)
         return self.coarse(torch.cat([x, fused + self.fused(fused)]))
 
     def _mixtures(
-        self, x: Tensor, annotation: Tensor, episode: Tensor, episodes: int
+        self, x: Tensor, annotation: Tensor, time: Tensor, episode: Tensor, episodes: int
     ) -> tuple[Tensor, Tensor]:
-        """Two averages of each episode's frames, with shares that sum to one."""
-        weight = self.share(annotation).float().clamp(-20, 20).exp()
+        """Two averages of each episode's frames, with shares that sum to one: early frames and late ones."""
+        early = self.order * time[:, None]
+        weight = (self.share(annotation) + torch.cat([-early, early], 1)).float().clamp(-20, 20).exp()
         total = weight.new_zeros(episodes, 2).index_add_(0, episode, weight)
         share = (weight / total[episode]).to(x.dtype)[..., None, None, None]  # f 2 1 1 1
         zero = x.new_zeros(episodes, *x.shape[1:])
@@ -101,7 +114,9 @@ class PixelStem(nn.Module):
 
 
 def local_correlation(a: Tensor, b: Tensor, reach: int) -> Tensor:
-    """Cosine similarity of each cell of a with the cells of b up to `reach` away.
+    """Correlation over channels of each cell of a with the cells of b up to `reach` away.
+
+    Each channel is centred over its image first: what all cells share tells nothing of motion.
 
     Args:
         a, b: n x c x h x w.
@@ -109,11 +124,11 @@ def local_correlation(a: Tensor, b: Tensor, reach: int) -> Tensor:
     Returns:
         n x (2 * reach + 1)**2 x h x w, displacements of b in raster order; 0 where b has no cell.
 
-    >>> a = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])  # two cells with features at a right angle
-    >>> local_correlation(a, a, 1)[0, 3:6, 0].tolist()  # left, same, right
-    [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
+    >>> a = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])  # two cells with opposite features
+    >>> local_correlation(a, a, 1)[0, 3:6, 0].round().tolist()  # left, same, right
+    [[0.0, -1.0], [1.0, 1.0], [-1.0, 0.0]]
     """
-    a, b = nn.functional.normalize(a, dim=1), nn.functional.normalize(b, dim=1)
+    a, b = (nn.functional.normalize(x - x.mean((2, 3), keepdim=True), dim=1) for x in (a, b))
     height, width = a.shape[2:]
     b = nn.functional.pad(b, (reach,) * 4)
     steps = range(2 * reach + 1)
@@ -184,7 +199,8 @@ class MultiFrameUNet(nn.Module):
         )
         x = maps + torch.cat([context, query])[..., None, None]
         if self.stem is not None:
-            x = x + self.stem(batch.images, context, batch.episode, len(batch))
+            time = batch.context.time.to(context.dtype)
+            x = x + self.stem(batch.images, context, time, batch.episode, len(batch))
         grid = (x.shape[2], x.shape[3])
         x = x + self.positions(grid, x.device).T.view(1, -1, *grid)
         skips = []
