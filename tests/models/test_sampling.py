@@ -9,7 +9,8 @@ from transframer.codec import check_tokens, decode_frames, grid_from_tokens, leg
 from transframer.errors import ConfigError
 from transframer.frames import Frame
 from transframer.models.attention import KeyValueCache
-from transframer.sampling import Sampler, _ChunkDecoder, pick
+from transframer.models.choosing import ChunkDecoder, pick
+from transframer.sampling import Sampler
 
 
 def generator(seed=3):
@@ -166,7 +167,8 @@ def draw_first(sampler, e):
     blank = torch.zeros(1, 192, 4, 4, dtype=torch.int16)
     with torch.no_grad():
         context = model.encode(batch, model.dct_images(batch), blank, torch.tensor([0]))
-        event, _ = _ChunkDecoder(sampler, context, torch.tensor([[0], [-1]]), blank).draw()
+        chunk = ChunkDecoder(model.decoder, context, sampler.choice, 24, torch.tensor([[0], [-1]]), blank)
+        event, _ = chunk.draw()
     return tuple(event[:, 0].tolist())
 
 

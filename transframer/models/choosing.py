@@ -1,0 +1,208 @@
+"""Choosing the events of one chunk, one after the other, with key/value caches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from transframer.models.attention import KeyValueCache
+from transframer.models.decoder import STOP, Context, TripleDecoder
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How an event is chosen from its probabilities; see `transframer.sampling.Sampler`."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    median: bool = False
+    generator: torch.Generator | None = None
+    cached: bool = True
+
+
+def pick(
+    logits: Float[Tensor, "b n"], temperature: float, top_p: float, generator: torch.Generator | None
+) -> Int[Tensor, " b"]:
+    """Draws an index from each row of logits.
+
+    Args:
+        logits: -inf where illegal.
+        temperature: divides the logits; 0 takes the largest.
+        top_p: keeps the smallest set of most likely indices whose probability reaches this (nucleus
+            sampling, arXiv 1904.09751).
+
+    >>> pick(torch.tensor([[0.0, 2.0, 1.0]]), 0.0, 1.0, None).tolist()
+    [1]
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
+    probability = (logits / temperature).softmax(-1)
+    if top_p < 1:
+        sorted_probability, order = probability.sort(-1, descending=True)
+        kept = sorted_probability.cumsum(-1) - sorted_probability < top_p
+        probability = torch.zeros_like(probability).scatter(-1, order, sorted_probability * kept)
+    return torch.multinomial(probability, 1, generator=generator)[:, 0]
+
+
+def first_more_likely_than_not(hazard: Float[Tensor, "b n"]) -> tuple[Int[Tensor, " b"], Bool[Tensor, " b"]]:
+    """The first index of each row whose hazard reaches 1/2, and whether there is one (else 0)."""
+    likely = hazard >= 0.5
+    return likely.to(torch.uint8).argmax(-1), likely.any(-1)
+
+
+class ChunkDecoder:
+    """Runs the decoders over one chunk: the given events at once, then one event at a time.
+
+
+    Args:
+        decoder: the decoders.
+        context: what they see of the encoder.
+        choice: how events are chosen.
+        capacity: events in the chunk.
+        last: the pair before the chunk; (0, -1) before the first.
+        grid: the coefficients so far, those of the events that will be given included.
+    """
+
+    def __init__(
+        self,
+        decoder: TripleDecoder,
+        context: Context,
+        choice: Choice,
+        capacity: int,
+        last: Int[Tensor, "2 b"],
+        grid: Int[Tensor, "b 192 gy gx"],
+    ) -> None:
+        self.decoder, self.context, self.choice, self.grid = decoder, context, choice, grid
+        self.last_channel, self.last_position = last[0][:, None], last[1][:, None]
+        self.table = decoder.value_table()
+        b = len(context.cells)
+        self.next_input = decoder.start.expand(b, 1, -1)
+        self.inputs: list[list[Tensor]] = [[], [], []]  # what each stack was fed, for the uncached path
+        size = (b, capacity, decoder.start.shape[0] // decoder.heads)
+        self.caches = [
+            [KeyValueCache(self.table.new_zeros(size), self.table.new_zeros(size)) for _ in decoder.layers(i)]
+            for i in range(3)
+        ]
+
+    def give(self, events: Int[Tensor, "3 b n"]) -> None:
+        """Takes the overlap with the chunk before as drawn."""
+        if not events.shape[2]:
+            return
+        channel, position, value = events
+        vectors = self.decoder.event_vector(self.context, channel, position, value, self.table)
+        state = self._run(0, torch.cat([self.next_input, vectors[:, :-1]], 1))
+        state = self._run(1, state + self.decoder.channel_vector(channel))
+        self._run(2, state + self._place(channel, position))
+        self.next_input = vectors[:, -1:]
+        self.last_channel, self.last_position = channel[:, -1:], position[:, -1:]
+
+    def draw(self) -> tuple[Int[Tensor, "3 b"], Float[Tensor, " b"]]:
+        """The next event of each sample, and its log-probability in nats."""
+        decoder, context = self.decoder, self.context
+        state = self._run(0, self.next_input)
+        logits = decoder.channel_logits(state, context, self.last_channel, self.last_position)
+        if self.choice.median:
+            channel, position, index, position_logits, value_logits = self._median_event(state, logits[:, 0])
+        else:
+            channel = self._pick(logits)
+            state, position_logits = self._after_channel(state, channel)
+            position = self._pick(position_logits)
+            value_logits = self._after_position(state, channel, position)
+            index = self._pick(value_logits)
+        coded = channel != STOP
+        nats = _log_prob(logits, channel)
+        nats = nats + (_log_prob(position_logits, position) + _log_prob(value_logits, index)) * coded
+        # The stop's position and value carry nothing; they are those that scoring pads with.
+        position = position * coded
+        value = torch.where(coded, index - decoder.max_value, 1)
+        self._write(channel, position, value * coded)
+        self.next_input = decoder.event_vector(context, channel, position, value, self.table)
+        self.last_channel, self.last_position = channel, position
+        return torch.cat([channel, position, value], 1).T, nats[:, 0]
+
+    def _run(self, index: int, x: Tensor) -> Tensor:
+        if self.choice.cached:
+            return self.decoder.run_stack(index, x, self.context, self.caches)
+        self.inputs[index].append(x)
+        return self.decoder.run_stack(index, torch.cat(self.inputs[index], 1), self.context, None)[
+            :, -x.shape[1] :
+        ]
+
+    def _place(self, channel: Int[Tensor, "b l"], position: Int[Tensor, "b l"]) -> Float[Tensor, "b l d"]:
+        """What the value decoder is told of where an event is."""
+        around = self.decoder.neighbourhood_vector(self.context, self.grid, channel, position)
+        return self.decoder.position_vector(self.context, position) + around
+
+    def _write(self, channel: Tensor, position: Tensor, value: Tensor) -> None:
+        flat = self.grid.flatten(1)
+        cell = channel.clamp(max=STOP - 1) * (flat.shape[1] // STOP) + position
+        # added, since what the stop writes is 0 and must leave its cell alone
+        self.grid = flat.scatter_add(1, cell, value.to(flat.dtype)).view_as(self.grid)
+
+    def _after_channel(self, state: Tensor, channel: Tensor) -> tuple[Tensor, Float[Tensor, "b 1 p"]]:
+        state = self._run(1, state + self.decoder.channel_vector(channel))
+        last = self.last_channel, self.last_position
+        return state, self.decoder.position_logits(state, self.context, channel, *last)
+
+    def _after_position(self, state: Tensor, channel: Tensor, position: Tensor) -> Float[Tensor, "b 1 v"]:
+        state = self._run(2, state + self._place(channel, position))
+        return self.decoder.value_logits(state, channel, self.table)
+
+    def _pick(self, logits: Float[Tensor, "b 1 n"]) -> Int[Tensor, "b 1"]:
+        choice = self.choice
+        return pick(logits[:, 0], choice.temperature, choice.top_p, choice.generator)[:, None]
+
+    def _median_event(self, state: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The first coefficient in order whose median is not zero, given that those before it are zero.
+
+        A pair's hazard is p(next is this pair) / p(next is not before it), the probability that its
+        coefficient is not zero. That of any pair of a channel is at most the channel's own, so that only
+        channels whose hazard reaches 1/2 need their positions looked at, and only pairs whose hazard does
+        their values: the median is not zero where one sign has half of the probability.
+        """
+        probability = logits.softmax(-1)
+        tail = probability.flip(-1).cumsum(-1).flip(-1)
+        channel_hazard = probability / tail.clamp(min=1e-20)
+        channel_hazard[:, STOP] = 1.0
+        channels = torch.arange(STOP + 1, device=logits.device)
+        cells = torch.arange(self.context.legal.shape[-1], device=logits.device)
+        from_channel, from_position = torch.zeros_like(self.last_channel), torch.zeros_like(self.last_channel)
+        while True:
+            hazard = channel_hazard.masked_fill(channels < from_channel, 0.0)
+            channel = first_more_likely_than_not(hazard)[0][:, None]
+            after, position_logits = self._after_channel(state, channel)
+            share = channel_hazard.gather(1, channel) * position_logits[:, 0].softmax(-1)
+            hazard = share / (1 - share.cumsum(-1) + share).clamp(min=1e-6)
+            looked_at = (channel == from_channel) & (cells < from_position)
+            position, likely = (
+                t[:, None] for t in first_more_likely_than_not(hazard.masked_fill(looked_at, 0.0))
+            )
+            value_logits = self._after_position(after, channel, position)
+            coded = hazard.gather(1, position)
+            value = coded * value_logits[:, 0].softmax(-1)  # b v: of this coefficient, zero apart
+            zero = self.decoder.max_value
+            negative = value[:, :zero].sum(-1, keepdim=True) >= 0.5
+            positive = value[:, zero:].sum(-1, keepdim=True) > 0.5
+            below = value.cumsum(-1) + torch.where(negative, 0.0, 1 - coded)
+            index = first_more_likely_than_not(below)[0][:, None]
+            found = (likely & (negative | positive)) | (channel == STOP)
+            if bool(found.all()):
+                return channel, position, index, position_logits, value_logits
+            from_position = torch.where(found, from_position, torch.where(likely, position + 1, 0))
+            from_channel = torch.where(found, from_channel, torch.where(likely, channel, channel + 1))
+            self._forget(1)
+            self._forget(2)
+
+    def _forget(self, index: int) -> None:
+        """Takes back the last event that a stack was fed."""
+        for cache in self.caches[index]:
+            cache.length -= 1 if self.choice.cached else 0
+        if not self.choice.cached:
+            self.inputs[index].pop()
+
+
+def _log_prob(logits: Float[Tensor, "b 1 n"], index: Int[Tensor, "b 1"]) -> Float[Tensor, "b 1"]:
+    return logits[:, 0].log_softmax(-1).gather(1, index)
