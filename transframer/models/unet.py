@@ -66,11 +66,11 @@ class PixelStem(nn.Module):
         )
         self.weigh = nn.Linear(annotation_width, 2 * quarter)
         self.share = nn.Linear(annotation_width, 2, bias=False)
-        self.sharpness = nn.Parameter(torch.tensor(4.0))
+        self.sharpness = nn.Parameter(torch.tensor(15.0))
         self.order = nn.Parameter(
             torch.tensor(3.0)
         )  # per unit of time: starts as the first and the last frame
-        self.motion = nn.Conv2d((2 * self.reach + 1) ** 2, quarter, 1)
+        self.motion = nn.Conv2d((2 * self.reach + 1) ** 2 + 2, quarter, 1)
         self.fused = nn.Sequential(
             _conv(quarter, quarter, 3), nn.SiLU(), _conv(quarter, quarter, 3), nn.SiLU()
         )
@@ -97,8 +97,9 @@ class PixelStem(nn.Module):
         if len(moving):
             a, b = self._mixtures(x, annotation, time, episode, episodes)
             correlation = local_correlation(a[moving], b[moving], self.reach)
-            motion = self.motion(self.sharpness * correlation).to(fused.dtype)
-            fused = fused.index_add(0, moving, motion)
+            match = (self.sharpness * correlation).softmax(1)
+            motion = self.motion(torch.cat([match, displacement_px(match, self.reach)], 1))
+            fused = fused.index_add(0, moving, motion.to(fused.dtype))
         return self.coarse(torch.cat([x, fused + self.fused(fused)]))
 
     def _mixtures(
@@ -134,6 +135,27 @@ def local_correlation(a: Tensor, b: Tensor, reach: int) -> Tensor:
     steps = range(2 * reach + 1)
     return torch.stack(
         [(a * b[:, :, dy : dy + height, dx : dx + width]).sum(1) for dy in steps for dx in steps], 1
+    )
+
+
+def displacement_px(match: Tensor, reach: int) -> Tensor:
+    """The mean displacement under each cell's match, in pixels of the image (cells are 4 pixels wide).
+
+    Args:
+        match: n x (2 * reach + 1)**2 x h x w, summing to one over the displacements.
+
+    Returns:
+        n x 2 x h x w, to the right and down.
+
+    >>> match = torch.zeros(1, 9, 1, 1)
+    >>> match[0, 5] = 1.0  # the cell to the right
+    >>> displacement_px(match, 1).flatten().tolist()
+    [4.0, 0.0]
+    """
+    step = 4.0 * torch.arange(-reach, reach + 1, device=match.device, dtype=match.dtype)
+    square = match.unflatten(1, (len(step), len(step)))  # n dy dx h w
+    return torch.stack(
+        [torch.einsum("nyxhw,x->nhw", square, step), torch.einsum("nyxhw,y->nhw", square, step)], 1
     )
 
 
