@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export PYTHON ?= python3
 export DEMO_RUN ?= runs/demo
-export DEMO_MINUTES ?= 8.5
+export DEMO_MINUTES ?= 10
 
 help:
 	@echo "make demo         train one model on eight tasks for $(DEMO_MINUTES) minutes, then benchmark it"
