@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from transframer.errors import ConfigError
+from transframer.sampling_settings import temperature_in_force
 
 
 @dataclass(frozen=True)
@@ -46,27 +47,15 @@ class BenchmarkConfig:
     no_cache: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("samples", "samples_per_query", "batch_size", "floor_samples"):
+        for name in ("samples", "batch_size", "floor_samples"):
             if getattr(self, name) < 1:
                 raise ConfigError(str(getattr(self, name)), field=name, expected="at least 1")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(str(self.top_p), field="top_p", expected="above 0, at most 1")
-        if self.temperature is not None and not 0 <= self.temperature < float("inf"):
-            raise ConfigError(str(self.temperature), field="temperature", expected="0 or above")
-        if self.temperature == 0 and self.samples_per_query > 1:
-            raise ConfigError(
-                f"{self.samples_per_query} samples per query at temperature 0 are all the same frame",
-                field="temperature",
-                expected="above 0",
-                next_step="leave --temperature out, or set --samples-per-query 1",
-            )
+        _ = self.sampling_temperature  # raises where the settings contradict each other
 
     @property
     def sampling_temperature(self) -> float:
-        """The temperature in force: 0 (a point estimate) for one sample per query, 1 for several."""
-        if self.temperature is not None:
-            return self.temperature
-        return 0.0 if self.samples_per_query == 1 else 1.0
+        """The temperature in force."""
+        return temperature_in_force(self.temperature, self.top_p, self.samples_per_query)
 
     @property
     def folder(self) -> Path:

@@ -110,6 +110,7 @@ def print_tasks() -> None:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        """Raises, where argparse would print its usage and exit."""
         raise ConfigError(message)
 
 

@@ -166,12 +166,11 @@ def predict_files(config: PredictConfig) -> list[Path]:
 
     queries = list(_queries(config, task, config.size_px or _frame_size(Path(config.run))))
     predictor, _ = load_run(config.run)
-    predictor.to(choose_device(config.device))
+    device = choose_device(config.device)
+    predictor.to(device)
     Path(config.out).mkdir(parents=True, exist_ok=True)
-    temperature = (
-        config.temperature if config.temperature is not None else float(config.samples_per_query > 1)
-    )
-    generator = torch.Generator().manual_seed(config.seed)
+    temperature = config.sampling_temperature
+    generator = torch.Generator(device).manual_seed(config.seed)
     written = []
     for start in range(0, len(queries), config.batch_size):
         batch = queries[start : start + config.batch_size]

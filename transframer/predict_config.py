@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from transframer.errors import ConfigError
+from transframer.sampling_settings import temperature_in_force
 
 
 @dataclass(frozen=True)
@@ -46,19 +47,13 @@ class PredictConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("samples_per_query", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(str(getattr(self, name)), field=name, expected="at least 1")
+        if self.batch_size < 1:
+            raise ConfigError(str(self.batch_size), field="batch_size", expected="at least 1")
         if self.size_px is not None and (self.size_px < 16 or self.size_px % 16):
             raise ConfigError(str(self.size_px), field="size_px", expected="a multiple of 16")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(str(self.top_p), field="top_p", expected="above 0, at most 1")
-        if self.temperature is not None and not 0 <= self.temperature < float("inf"):
-            raise ConfigError(str(self.temperature), field="temperature", expected="0 or above")
-        if self.temperature == 0 and self.samples_per_query > 1:
-            raise ConfigError(
-                f"{self.samples_per_query} samples per query at temperature 0 are all the same frame",
-                field="temperature",
-                expected="above 0",
-                next_step="leave --temperature out, or set --samples-per-query 1",
-            )
+        _ = self.sampling_temperature  # raises where the settings contradict each other
+
+    @property
+    def sampling_temperature(self) -> float:
+        """The temperature in force."""
+        return temperature_in_force(self.temperature, self.top_p, self.samples_per_query)
