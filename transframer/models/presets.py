@@ -30,9 +30,6 @@ class TransframerConfig:
         dropout: on the residual branches.
         length_power: an episode's nats are divided by events ** length_power in the training loss; 0 sums
             (long frames rule), 1 averages (every episode weighs the same).
-        early_power: event i of a frame weighs (i + 1) ** -early_power in the training loss; 0 for all alike.
-            What only the first coefficients need (where everything moves, say) is learned from few events,
-            since later ones are told by their neighbours.
     """
 
     tasks: tuple[str, ...] = ()
@@ -53,7 +50,6 @@ class TransframerConfig:
     gate_init: float = 0.5
     dropout: float = 0.0
     length_power: float = 1.0
-    early_power: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.chunk_overlap < self.chunk_events:
@@ -121,7 +117,6 @@ PRESETS: dict[str, TransframerConfig] = {
         gate_init=0.0,
         dropout=0.1,
         length_power=0.0,
-        early_power=0.0,
     ),
 }
 

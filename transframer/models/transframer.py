@@ -131,14 +131,16 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
 
     def score_chunk(
         self, context: Context, chunk: Chunk, grid: Int[Tensor, "b 192 gy gx"]
-    ) -> dict[str, Float[Tensor, "b l"]]:
-        """Nats of each chunk's events, by head; 0 for those that are not scored.
+    ) -> dict[str, Float[Tensor, " b"]]:
+        """Nats of each chunk's scored events, by head.
 
         Args:
             grid: the targets' coefficients, clipped as the tokens are.
         """
         dtype = torch.promote_types(context.cells.dtype, torch.float32)
-        parts = {name: torch.zeros_like(chunk.scored, dtype=dtype) for name in _PARTS}
+        parts = {
+            name: torch.zeros(len(chunk.start), dtype=dtype, device=chunk.start.device) for name in _PARTS
+        }
         length = chunk.scored.long().mul(
             torch.arange(1, chunk.scored.shape[1] + 1, device=chunk.start.device)
         )
@@ -159,10 +161,7 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
                 grid[rows],
             )
             for name in _PARTS:
-                scored = nn.functional.pad(
-                    nats[name] * group.scored, (0, chunk.scored.shape[1] - group.scored.shape[1])
-                )
-                parts[name] = parts[name].index_add(0, rows, scored)
+                parts[name] = parts[name].index_add(0, rows, (nats[name] * group.scored).sum(1))
         return parts
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Loss:
@@ -173,14 +172,10 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
         chunk = cut(tokens, index, events, overlap, self.config.max_value)
         context = self.encode_chunk(batch, self.dct_images(batch), tokens, chunk)
         parts = self.score_chunk(context, chunk, grid_from_tokens(tokens, batch.grid_size))
-        nats = torch.stack(list(parts.values())).sum(0)  # b l
+        nats = torch.stack(list(parts.values())).sum(0)
         scored = chunk.scored.sum(1)
-        event = chunk.start[:, None] + torch.arange(nats.shape[1], device=nats.device)
-        weight = chunk.scored * (event + 1.0) ** -self.config.early_power
-        mean = (nats * weight).sum(1) / weight.sum(1)
-        total = (mean * scored ** (1 - self.config.length_power)).mean()
-        by_head = {name: part.detach().sum(1) for name, part in parts.items()}
-        return Loss(total, nats.detach().sum(1), scored, by_head)
+        total = (nats / scored**self.config.length_power).mean()
+        return Loss(total, nats.detach(), scored, {name: part.detach() for name, part in parts.items()})
 
     @torch.no_grad()
     def log_prob(self, episodes: Sequence[Episode]) -> Float[Tensor, " b"]:
@@ -200,7 +195,7 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
             chunk = cut(tokens, torch.full_like(count, k), events, overlap, self.config.max_value)
             chunk.scored &= (k < count)[:, None]
             context = self.encode_chunk(batch, dct, tokens, chunk)
-            total -= torch.stack(list(self.score_chunk(context, chunk, grid).values())).sum((0, 2))
+            total -= sum(self.score_chunk(context, chunk, grid).values())
         self.train(training)
         return total.float()
 
