@@ -182,7 +182,7 @@ def test_minutes_end_the_run_and_the_learning_rate(config):
     train = lines(config.out, "train")
     assert 1.0 <= train[-1]["seconds"] < 3.0
     assert train[-1]["learning_rate"] == 0
-    assert train[len(train) // 2]["learning_rate"] > 0.1 * config.learning_rate
+    assert train[len(train) // 2]["learning_rate"] > 0.1 * config.peak_learning_rate
 
 
 def test_errors_come_before_anything_is_written(config):
