@@ -1,4 +1,5 @@
 import doctest
+import multiprocessing
 
 import pytest
 import torch
@@ -88,3 +89,4 @@ def test_an_error_in_a_worker_reaches_the_user_as_it_was_raised(workers):
     with pytest.raises(DataError) as raised:
         next(stream(Broken(), workers))
     assert str(raised.value) == "index: no such scene\nexpected another one"
+    assert not multiprocessing.active_children(), "a worker left over hangs the process at its exit"

@@ -168,16 +168,24 @@ def batches(dataset: StepBatches, workers: int = 0) -> Generator[StepBatch, None
         prefetch_factor=2 if workers else None,
     )
     stream = iter(loader)
-    while True:
-        try:
-            item = next(stream)
-        except RuntimeError as error:
-            if not workers or "DataLoader" not in str(error):
-                raise
-            raise DataError(
-                f"a data worker hung or died: {str(error).splitlines()[0]}",
-                next_step="continue with --resume, if memory ran out with fewer workers or a smaller batch",
-            ) from error
-        if isinstance(item, TransframerError):
-            raise item
-        yield item
+    try:
+        while True:
+            problem = None
+            try:
+                item = next(stream)
+            except RuntimeError as error:
+                if not workers or "DataLoader" not in str(error):
+                    raise
+                problem = str(error).splitlines()[0]
+            if problem:  # raised out here, since the loader's own error would keep its workers alive
+                raise DataError(
+                    f"a data worker hung or died: {problem}",
+                    next_step="continue with --resume; if memory ran out, with fewer workers",
+                )
+            if isinstance(item, TransframerError):
+                raise item
+            yield item
+    finally:
+        # An error's traceback keeps this frame, and what it names, alive: workers that outlive the loader
+        # would hang the process at its exit, since they ignore the signal that ends them.
+        del stream, loader
