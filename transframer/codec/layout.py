@@ -46,6 +46,7 @@ _TABLES = torch.tensor([[int(step) for step in table.split()] for table in (_LUM
 
 _RASTER = torch.tensor([8 * row + column for row, column in ZIGZAG])[channel_zigzag]
 _ORDER = 64 * channel_plane + _RASTER  # of each channel, its place in planes x raster frequencies
+CHANNELS = _ORDER.argsort().view(3, 64).numpy()  # of each plane and raster frequency, its channel
 
 
 def grid_size(size: tuple[int, int]) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from transframer.codec import compiled
 from transframer.codec.layout import N_CHANNELS, legal_mask
 from transframer.errors import DataError
 from transframer.frames import CodecSettings
@@ -54,6 +55,11 @@ def tokens_from_grid(grid: Int[Tensor, "b 192 gy gx"], max_value: int | None = N
     >>> torch.stack(tokens[:3])[:, 0].T.tolist()
     [[0, 2, 7], [3, 1, -2]]
     """
+    if (columns := compiled.find_nonzero(grid)) is not None:
+        tokens = Tokens(*columns)
+        return (
+            tokens if max_value is None else tokens._replace(value=tokens.value.clamp_(-max_value, max_value))
+        )
     b, positions = len(grid), grid.shape[2] * grid.shape[3]
     cells = N_CHANNELS * positions
     flat = grid.reshape(-1)
@@ -77,13 +83,16 @@ def grid_from_tokens(tokens: Tokens, grid_size: tuple[int, int]) -> Int[Tensor, 
     Args:
         grid_size: cells (gy, gx).
     """
-    positions = grid_size[0] * grid_size[1]
+    grid = torch.zeros(
+        len(tokens.length), N_CHANNELS, *grid_size, dtype=torch.int16, device=tokens.value.device
+    )
+    if compiled.scatter(*tokens, grid):
+        return grid
     present = tokens.present
-    cell = (tokens.channel * positions + tokens.position) * present
-    grid = torch.zeros(len(cell), N_CHANNELS * positions, dtype=torch.int16, device=tokens.value.device)
+    cell = (tokens.channel * (grid_size[0] * grid_size[1]) + tokens.position) * present
     # added, so that padding, of value 0 in cell 0, leaves that cell alone
-    grid.scatter_add_(1, cell, (tokens.value * present).to(torch.int16))
-    return grid.view(-1, N_CHANNELS, *grid_size)
+    grid.flatten(1).scatter_add_(1, cell, (tokens.value * present).to(torch.int16))
+    return grid
 
 
 def check_tokens(tokens: Tokens, settings: Sequence[CodecSettings], grid_size: tuple[int, int]) -> None:
