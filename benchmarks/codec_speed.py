@@ -8,6 +8,7 @@ images per second, and a row gives its median and its range over the rounds.
 from __future__ import annotations
 
 import argparse
+import io
 import platform
 import statistics
 import time
@@ -20,7 +21,13 @@ import skimage.data
 import torch
 from PIL import Image
 
-from transframer.codec import grid_from_image, grid_from_tokens, image_from_grid, tokens_from_grid
+from transframer.codec import (
+    grid_from_image,
+    grid_from_jpeg,
+    grid_from_tokens,
+    image_from_grid,
+    tokens_from_grid,
+)
 from transframer.frames import CodecSettings
 
 SIZES_PX = (64, 256, 1024)
@@ -33,7 +40,8 @@ class Speed:
     """One comparison at one size.
 
     Attributes:
-        what: "encode", "decode", or "from JPEG files".
+        what: "encode" to triples, "decode" from triples, or "from files": JPEG files to grids, where the peer
+            decodes them to pixels with a library and codes these with our codec.
         size_px: side of the images.
         ours: images per second of processor time, median over the rounds.
         peer: the same of the peer.
@@ -113,9 +121,28 @@ def speeds(
         def peer_decode(files=files):
             return [simplejpeg.decode_jpeg(file) for file in files]
 
+        def read(files=files, setting=settings[0]):
+            return [grid_from_jpeg(file, setting) for file in files]
+
+        def read_simplejpeg(files=files, settings=settings):
+            return _coded([simplejpeg.decode_jpeg(file) for file in files], settings)
+
+        def read_pillow(files=files, settings=settings):
+            opened = (Image.open(io.BytesIO(file)).convert("RGB") for file in files)
+            return _coded([np.array(image) for image in opened], settings)
+
         rows.append(compare("encode", size_px, count, encode, peer_encode, rounds, seconds))
         rows.append(compare("decode", size_px, count, decode, peer_decode, rounds, seconds))
+        for name, peer in (("simplejpeg", read_simplejpeg), ("Pillow", read_pillow)):
+            rows.append(compare(f"from files: {name}", size_px, count, read, peer, rounds, seconds))
     return rows
+
+
+def _coded(images: list[np.ndarray], settings: list[CodecSettings]) -> torch.Tensor:
+    """The grids of decoded files, in one batch."""
+    return grid_from_image(
+        torch.stack([torch.from_numpy(image).permute(2, 0, 1) for image in images]), settings
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -132,12 +159,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, {vars(options)}")
-    print(f"{'':<18}{'px':>6}{'ours/s':>10}{'peer/s':>10}{'ratio':>8}  [range]")
+    print(f"{'':<24}{'px':>6}{'ours/s':>10}{'peer/s':>10}{'ratio':>8}  [range]")
     for row in speeds(
         options.sizes_px, quality=options.quality, rounds=options.rounds, seconds=options.seconds
     ):
         print(
-            f"{row.what:<18}{row.size_px:>6}{row.ours:>10.0f}{row.peer:>10.0f}{row.ratio:>8.2f}"
+            f"{row.what:<24}{row.size_px:>6}{row.ours:>10.0f}{row.peer:>10.0f}{row.ratio:>8.2f}"
             f"  [{row.low:.2f}, {row.high:.2f}]"
         )
 

@@ -25,7 +25,7 @@ def in_torch(monkeypatch):
 
     def run(function, *args):
         with monkeypatch.context() as patch:
-            patch.setattr(compiled, "_kernels", lambda name: None)
+            patch.setattr(compiled, "kernels", lambda name: None)
             return function(*args)
 
     return run
@@ -90,14 +90,14 @@ def test_numba_is_not_needed(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
     for name in ("jit", "encode_kernels", "decode_kernels", "token_kernels"):
         monkeypatch.delitem(sys.modules, f"transframer.codec.{name}", raising=False)
-    compiled._kernels.cache_clear()
+    compiled.kernels.cache_clear()
     try:
         chosen, grey = [CodecSettings(50)], torch.full((1, 3, 16, 16), 132, dtype=torch.uint8)
         tokens = tokens_from_grid(grid_from_image(grey, chosen))
-        assert compiled._kernels("encode") is None
+        assert compiled.kernels("encode") is None
         assert torch.equal(image_from_grid(grid_from_tokens(tokens, (2, 2)), chosen, (16, 16)), grey)
     finally:
-        compiled._kernels.cache_clear()
+        compiled.kernels.cache_clear()
 
 
 def test_what_kernels_cannot_take_is_left_to_pytorch():

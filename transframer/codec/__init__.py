@@ -9,6 +9,7 @@ from transframer.codec.coding import (
     token_count,
 )
 from transframer.codec.dct import dct_from_image, grid_from_image, image_from_grid
+from transframer.codec.jpeg import grid_from_jpeg, jpeg_size
 from transframer.codec.layout import (
     BANDS,
     N_CHANNELS,
@@ -34,9 +35,11 @@ __all__ = [
     "dct_from_image",
     "decode_frames",
     "grid_from_image",
+    "grid_from_jpeg",
     "grid_from_tokens",
     "grid_size",
     "image_from_grid",
+    "jpeg_size",
     "legal_mask",
     "legal_positions",
     "quantisation",

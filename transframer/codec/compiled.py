@@ -25,8 +25,8 @@ AWAY_FROM_ZERO = 1 + 2**-17
 
 
 @cache
-def _kernels(name: str) -> ModuleType | None:
-    """`encode`, `decode` or `token` kernels, None where Numba is not installed."""
+def kernels(name: str) -> ModuleType | None:
+    """A module of kernels, `encode`, `decode`, `token` or `jpeg`; None where Numba is not installed."""
     try:
         return import_module(f"transframer.codec.{name}_kernels")
     except ImportError:
@@ -34,14 +34,14 @@ def _kernels(name: str) -> ModuleType | None:
 
 
 @cache
-def _tables(quality: int) -> np.ndarray:
+def tables(quality: int) -> np.ndarray:
     """Quantisation steps, 2 x 64, raster order."""
     return plane_tables(torch.tensor([quality]))[0].double().numpy()
 
 
 def _settings(settings: Sequence[CodecSettings]) -> tuple[np.ndarray, np.ndarray]:
     halved = np.array([setting.subsampling == "4:2:0" for setting in settings])
-    return halved, np.stack([_tables(setting.quality) for setting in settings])
+    return halved, np.stack([tables(setting.quality) for setting in settings])
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -52,14 +52,14 @@ def encode(image: Tensor, settings: Sequence[CodecSettings]) -> Tensor | None:
     """Grids of images b 3 h w, the reference taken off already: see `dct.grid_from_image`."""
     if image.device.type != "cpu" or image.dtype not in (torch.uint8, torch.float32) or not image.numel():
         return None
-    if (kernels := _kernels("encode")) is None:
+    if (code := kernels("encode")) is None:
         return None
-    halved, tables = _settings(settings)
+    halved, steps = _settings(settings)
     level = np.array([0 if setting.reference is not None else 128 for setting in settings], np.float32)
     grid = torch.zeros(
         len(image), N_CHANNELS, *grid_size((image.shape[2], image.shape[3])), dtype=torch.int16
     )
-    kernels.encode(_array(image), level, halved, AWAY_FROM_ZERO / 8 / tables, CHANNELS, grid.numpy())
+    code.encode(_array(image), level, halved, AWAY_FROM_ZERO / 8 / steps, CHANNELS, grid.numpy())
     return grid
 
 
@@ -69,11 +69,11 @@ def decode(grid: Tensor, settings: Sequence[CodecSettings], size: tuple[int, int
         return None
     if any(setting.reference is not None for setting in settings) or grid_size(size) != grid.shape[2:]:
         return None
-    if (kernels := _kernels("decode")) is None:
+    if (code := kernels("decode")) is None:
         return None
     image = torch.empty(len(grid), 3, *size, dtype=torch.uint8)
-    halved, tables = _settings(settings)
-    kernels.decode(_array(grid), halved, tables, CHANNELS, image.numpy())
+    halved, steps = _settings(settings)
+    code.decode(_array(grid), halved, steps, CHANNELS, image.numpy())
     return image
 
 
@@ -81,15 +81,15 @@ def find_nonzero(grid: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
     """Channel, position, value and length of the triples of grids: see `tokens.tokens_from_grid`."""
     if grid.device.type != "cpu" or grid.dtype != torch.int16 or not grid.numel() or grid[0, 0].numel() % 4:
         return None
-    if (kernels := _kernels("token")) is None:
+    if (code := kernels("token")) is None:
         return None
     cells = _array(grid.flatten(2))
     words = cells.view(np.uint64)
     length = torch.empty(len(grid), dtype=torch.int64)
-    kernels.count_nonzero(words, length.numpy())
+    code.count_nonzero(words, length.numpy())
     n = int(length.max())
     columns = torch.empty(3, len(grid) * n + 1, dtype=torch.int64)
-    kernels.find_nonzero(cells, words, n, *columns.numpy())
+    code.find_nonzero(cells, words, n, *columns.numpy())
     channel, position, value = columns[:, :-1].unflatten(1, (len(grid), n))
     return channel, position, value, length
 
@@ -99,9 +99,9 @@ def scatter(channel: Tensor, position: Tensor, value: Tensor, length: Tensor, gr
     columns = (channel, position, value, length)
     if any(column.device.type != "cpu" or column.dtype != torch.int64 for column in columns):
         return False
-    if (kernels := _kernels("token")) is None:
+    if (code := kernels("token")) is None:
         return False
-    if not kernels.scatter(*(_array(column) for column in columns), grid.flatten(2).numpy()):
+    if not code.scatter(*(_array(column) for column in columns), grid.flatten(2).numpy()):
         grid.zero_()  # a triple outside the grid
         return False
     return True

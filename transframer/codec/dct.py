@@ -50,12 +50,18 @@ class _Matrices(NamedTuple):
     integer_columns: Tensor  # 64 x 64, of a whole block, so that frequencies come to the front
 
 
-@cache
-@torch.inference_mode(False)  # what is cached must serve training as well
-def _matrices(device: torch.device) -> _Matrices:
+def dct_matrix() -> Float[Tensor, "8 8"]:
+    """The orthonormal DCT: frequencies x pixels, fp64."""
     n = torch.arange(8, dtype=torch.float64)
     dct = torch.cos((2 * n + 1) * n[:, None] * torch.pi / 16) / 2
     dct[0] /= 2**0.5
+    return dct
+
+
+@cache
+@torch.inference_mode(False)  # what is cached must serve training as well
+def _matrices(device: torch.device) -> _Matrices:
+    dct, n = dct_matrix(), torch.arange(8)
     half = torch.tensor(INTEGER_DCT, dtype=torch.float64)
     integer = torch.cat([half, half.flip(1) * (-1) ** n[:, None]], 1)
     eye = torch.eye(8)

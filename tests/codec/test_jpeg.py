@@ -1,0 +1,155 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from transframer.codec import (
+    check_tokens,
+    compiled,
+    grid_from_image,
+    grid_from_jpeg,
+    grid_size,
+    jpeg_size,
+    legal_mask,
+    tokens_from_grid,
+)
+from transframer.errors import DataError
+from transframer.frames import CodecSettings
+
+SAMPLINGS = ("4:2:0", "4:4:4")
+SIZES = ((64, 64), (100, 150), (49, 33), (16, 41))
+
+
+@pytest.fixture(params=["kernel", "pyjpegio"])
+def route(request, monkeypatch):
+    """Both ways to read a file."""
+    if request.param == "kernel":
+        pytest.importorskip("numba")
+    else:
+        pytest.importorskip("jpegio")
+        found = compiled.kernels
+        monkeypatch.setattr(compiled, "kernels", lambda name: None if name == "jpeg" else found(name))
+
+
+def jpeg(image: torch.Tensor, mode: str = "RGB", **options) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).convert(mode).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def pixels(file: bytes) -> torch.Tensor:
+    return torch.from_numpy(np.array(Image.open(io.BytesIO(file)).convert("RGB"))).permute(2, 0, 1)[None]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("subsampling", SAMPLINGS)
+def test_a_file_in_our_tables_is_read_as_libjpeg_wrote_it(size, subsampling, photograph, libjpeg, route):
+    for quality in (20, 75, 95):
+        file = libjpeg(photograph("coffee", size), quality, subsampling)
+        grid = grid_from_jpeg(file.path, CodecSettings(quality, subsampling))
+        assert grid.dtype == torch.int16
+        assert grid.shape == (192, *grid_size(size))
+        assert not file.differences(grid).any()
+        assert jpeg_size(file.path) == size
+
+
+@pytest.mark.parametrize("theirs", ["4:2:0", "4:2:2", "4:4:4", "L", "progressive", "restart"])
+@pytest.mark.parametrize("subsampling", SAMPLINGS)
+def test_coefficients_are_those_of_the_decoded_pixels(theirs, subsampling, photograph, route):
+    options = {"progressive": {"progressive": True}, "restart": {"restart_marker_blocks": 3}}.get(theirs, {})
+    if theirs[0] == "4":
+        options = {"subsampling": theirs}
+    for quality, ours, near in ((75, 75, 0.995), (90, 50, 0.999), (50, 85, 0.99)):
+        for name, size in (("astronaut", (64, 64)), ("rocket", (100, 150)), ("coffee", (256, 256))):
+            image = photograph(name, size)
+            file = jpeg(image, "L" if theirs == "L" else "RGB", quality=quality, **options)
+            chosen = CodecSettings(ours, subsampling)
+            grid = grid_from_jpeg(file, chosen)
+            difference = (grid.int() - grid_from_image(pixels(file), [chosen])[0].int()).abs()
+            assert (difference <= 1).float().mean() >= near
+            kept = grid[legal_mask(grid_size(size), subsampling).view_as(grid)].count_nonzero()
+            assert kept == grid.count_nonzero()
+            check_tokens(tokens_from_grid(grid[None]), [chosen], grid_size(size))
+
+
+def test_both_routes_agree(photograph, monkeypatch):
+    pytest.importorskip("numba")
+    pytest.importorskip("jpegio")
+    for size in (*SIZES, (7, 7), (1, 1)):
+        file = jpeg(photograph("chelsea", size), quality=80, subsampling="4:2:0")
+        for chosen in (CodecSettings(80), CodecSettings(43)):
+            grid = grid_from_jpeg(file, chosen)
+            with monkeypatch.context() as patch:
+                patch.setattr(compiled, "kernels", lambda name: None)
+                assert torch.equal(grid_from_jpeg(file, chosen), grid)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_truncated_files_are_refused(progressive, photograph, route):
+    file = jpeg(photograph("coffee", (40, 40)), progressive=progressive)
+    for n in (*range(0, len(file) - 2, 37), len(file) - 2):
+        with pytest.raises(DataError) as error:
+            grid_from_jpeg(file[:n], CodecSettings())
+        assert len(str(error.value).splitlines()) <= 3
+
+
+def test_data_cut_short_before_the_end_marker_are_refused(photograph):
+    pytest.importorskip("numba")
+    for options in ({}, {"restart_marker_blocks": 2}):
+        file = jpeg(photograph("coffee", (40, 40)), **options)
+        for n in range(file.index(b"\xff\xda") + 20, len(file) - 3, 11):
+            with pytest.raises(DataError, match=r"truncated|damaged"):
+                grid_from_jpeg(file[:n] + b"\xff\xd9", CodecSettings())
+
+
+def test_flipped_bits_give_a_grid_or_an_error(photograph, route):
+    file = jpeg(photograph("coffee", (40, 40)))
+    generator = np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(file)
+        damaged[generator.integers(2, len(file))] ^= 1 << generator.integers(8)
+        try:
+            assert grid_from_jpeg(bytes(damaged), CodecSettings()).shape[0] == 192
+        except DataError as error:
+            assert len(str(error).splitlines()) <= 3  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (b"", "an empty file"),
+        (b"\x89PNG\r\n\x1a\n", "not a JPEG file"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "damaged or cut off"),
+        (jpeg(torch.zeros(3, 16, 16, dtype=torch.uint8), "CMYK"), "CMYK"),
+        (jpeg(torch.zeros(3, 16, 16, dtype=torch.uint8), keep_rgb=True), "of RGB"),
+    ],
+)
+def test_other_files_are_refused(file, message):
+    with pytest.raises(DataError, match=message):
+        grid_from_jpeg(file, CodecSettings())
+
+
+def test_a_missing_file_and_a_reference_are_refused(tmp_path):
+    with pytest.raises(DataError, match="cannot be read") as error:
+        grid_from_jpeg(tmp_path / "none.jpg", CodecSettings())
+    assert "none.jpg" in str(error.value)
+    with pytest.raises(DataError, match="reference"):
+        grid_from_jpeg(b"", CodecSettings(reference=(1.0,)))
+
+
+def test_pixels_that_would_fill_the_memory_are_refused(photograph):
+    file = jpeg(photograph("coffee", (16, 16)))
+    at = file.index(b"\xff\xc0") + 5
+    with pytest.raises(DataError, match="60000 x 60000"):
+        grid_from_jpeg(file[:at] + (60000).to_bytes(2) * 2 + file[at + 4 :], CodecSettings())
+
+
+def test_without_the_packages_the_error_says_which(photograph, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "jpegio", None)
+    file = jpeg(photograph("coffee", (16, 16)), progressive=True)
+    with pytest.raises(DataError, match=r"transframer\[jpeg\]"):
+        grid_from_jpeg(file, CodecSettings())

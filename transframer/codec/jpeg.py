@@ -1,0 +1,114 @@
+"""Grids straight from JPEG files: their coefficients are read, requantised and laid out, no pixels decoded.
+
+Baseline files whose chroma is sampled as the settings ask are read by a compiled kernel where Numba is
+installed; all others by pyjpegio (`pip install transframer[jpeg]`), see `jpeg_planes`. Coefficients in the
+quantisation tables of the settings are the file's own; others are divided and rounded anew. Where an image
+does not fill its last blocks, they are as the file has them: encoders other than libjpeg may not have
+repeated the last pixel.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from transframer.codec import compiled
+from transframer.codec.jpeg_header import Header, read_header
+from transframer.codec.jpeg_planes import fill_padding, grid_by_planes
+from transframer.codec.layout import CHANNELS, N_CHANNELS, ZIGZAG, grid_size
+from transframer.errors import DataError
+from transframer.frames import CodecSettings, Subsampling
+
+_RASTER = np.array([8 * row + column for row, column in ZIGZAG])
+_CHANNELS = np.ascontiguousarray(CHANNELS[:, _RASTER])  # of each plane and zigzag index
+_FOUND = {-1: "a truncated JPEG file", -2: "a damaged JPEG file", -3: "a damaged JPEG file, with stray data"}
+
+
+def jpeg_size(source: bytes | str | os.PathLike) -> tuple[int, int]:
+    """Height and width of the image in a JPEG file, pixels, from its header.
+
+    Args:
+        source: the file's contents or its path.
+
+    Raises:
+        DataError: the file is missing, or not a JPEG file that `grid_from_jpeg` can read.
+    """
+    return read_header(*_read(source))[0].size
+
+
+def grid_from_jpeg(source: bytes | str | os.PathLike, settings: CodecSettings) -> Int[Tensor, "192 gy gx"]:
+    """Codes the image in a JPEG file: the grid that `grid_from_image` would give, without decoding pixels.
+
+    Grey files and files of YCbCr in 4:4:4, 4:2:2, 4:4:0 and 4:2:0 are read, baseline or progressive. Chroma
+    is brought to the settings' sampling: halved by averaging pairs of pixels, doubled by the triangle filter.
+
+    Args:
+        source: the file's contents or its path.
+        settings: quality and subsampling of the grid; no reference.
+
+    Returns:
+        int16, of whole macroblocks; for the size in pixels see `jpeg_size`.
+
+    Raises:
+        DataError: the file is missing, truncated, damaged, or of another kind (CMYK, RGB, lossless); or the
+            settings have a reference; or what is needed to read the file is not installed.
+    """
+    if settings.reference is not None:
+        raise DataError("codec settings with a reference", expected="none: a JPEG file holds no residual")
+    data, name = _read(source)
+    header, scan = read_header(data, name)
+    kernels = compiled.kernels("jpeg")
+    plan = kernels and _plan(kernels, header, settings.quality, settings.subsampling)
+    if kernels is None or plan is None:
+        return grid_by_planes(data, name, header, settings)
+    grid = torch.zeros(N_CHANNELS, *grid_size(header.size), dtype=torch.int16)
+    end = kernels.decode_scan(np.frombuffer(data, np.uint8), scan, *plan, grid.numpy())
+    if end < 0:
+        raise DataError(_FOUND[end], file=name, expected="all of the image", next_step="replace the file")
+    return fill_padding(grid, header.size, settings)
+
+
+def _read(source: bytes | str | os.PathLike) -> tuple[bytes, str]:
+    if isinstance(source, bytes):
+        return source, "JPEG data"
+    try:
+        return Path(source).read_bytes(), os.fspath(source)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", file=source, expected="a JPEG file") from None
+
+
+@lru_cache(256)
+def _plan(
+    kernels: ModuleType, header: Header, quality: int, subsampling: Subsampling
+) -> tuple[Any, ...] | None:
+    """What `decode_scan` needs besides the data of a baseline file sampled as asked; None of any other."""
+    factors = [component[:2] for component in header.components]
+    step = 2 if subsampling == "4:2:0" else 1
+    if not header.baseline or (len(factors) > 1 and factors[0] != (step, step)):
+        return None
+    if len(factors) == 1:  # then the units are blocks, whatever the header says
+        factors, side = [(1, 1)], 8
+    else:
+        side = 8 * step
+    components = [
+        (*factor, *component[3:], step if plane else 1)
+        for plane, (factor, component) in enumerate(zip(factors, header.components, strict=True))
+    ]
+    ours = compiled.tables(quality)[:, _RASTER]
+    theirs = np.stack([header.tables[component[2]] for component in header.components])
+    scale = theirs / ours[[min(plane, 1) for plane in range(len(theirs))]]
+    units = [-(-pixels // side) for pixels in header.size]
+    symbols = header.symbols.reshape(8, 256)
+    fast, long, are_codes = kernels.code_tables(header.huffman.reshape(8, 16), symbols)
+    if not are_codes:
+        return None  # pyjpegio will say so
+    scale *= compiled.AWAY_FROM_ZERO
+    return fast, long, symbols, np.array(components), header.restart, np.array(units), scale, _CHANNELS
