@@ -1,26 +1,27 @@
-"""Labels beyond what a ray sees: flow with occlusion, and boxes."""
+"""Flow, and which points the next frame hides."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from transframer.data.world.forms import BODY_LOWERS, NEAR_M, PER_PIXEL, Frames, at_points, take
 from transframer.data.world.poses import Poses
-from transframer.data.world.render import Maps, image_from_tiles, tiles
-from transframer.data.world.scene import MAX_DEPTH_M, MAX_OBJECTS
+from transframer.data.world.scene import MAX_DEPTH_M
 from transframer.data.world.tracing import (
     FIRST_OBJECT,
     GROUND,
-    NEAR_M,
-    SKY,
-    Frames,
-    Hits,
-    intersect,
+    TILE,
+    Grid,
+    instance_of,
+    interval,
     overlaps,
-    take,
+    pairs_of,
+    w_of,
 )
 
 _SAME_SURFACE = 0.002  # share of the depth by which a surface must be nearer to hide another
@@ -43,43 +44,47 @@ class Flow:
     inside: Bool[Tensor, "f h w"]
 
 
-def clip_flow(poses: Poses, frames: Frames, hits: Hits, count: int, size: tuple[int, int]) -> Flow:
-    """Flow of the first `count` frames of each of b clips of t frames, [b * count, ...].
+def clip_flow(motions: Float[Tensor, "s 3 4 f"], grid: Grid, key: Int[Tensor, "f h w"], then: Frames) -> Flow:
+    """Flow of f frames.
 
     Args:
-        frames: the flat list of b * t frames.
-        hits: what their `tiles` meet.
+        motions: of `motions_of`.
+        grid: the pixels' centres.
+        key: what they see.
+        then: what follows each of the frames.
     """
-    b, t = poses.turn.shape[:2]
-    now = torch.arange(b * t, device=hits.depth_m.device).view(b, t)[:, :count].flatten()
-    rays = tiles(frames.views, size, now)
-    depth, instance = (
-        x.unflatten(2, (b, t, -1))[:, :, :, :count].flatten(2) for x in (hits.depth_m, hits.instance)
-    )
-    motions = surface_motions(poses)[:, :count].flatten(0, 2).movedim(0, -1)  # 3 4 (frames surfaces)
-    row = torch.arange(b * count, device=now.device).repeat_interleave(len(rays.frame) // len(now))
-    m = take(motions.float(), row * (FIRST_OBJECT + MAX_OBJECTS) + instance)
-
-    views, then = frames.views, rays.frame + 1
-    sky = instance == SKY
-    depth = torch.where(sky, 1.0, depth)
-    column, line = rays.place[0] + rays.steps[:, None], (rays.place[1] + rays.steps[:, None])[:, None]
-    focal, centre = views.focal[rays.frame], views.centre[:, rays.frame]
-    x, y = (column - centre[0]) / focal * depth, (line - centre[1]) / focal * depth
-    x, y, z = m[:, 0] * x + m[:, 1] * y + m[:, 2] * depth + m[:, 3]
-    ahead = z > NEAR_M
-    scale = views.focal[then] / z.clamp(min=NEAR_M)
-    to_x, to_y = x * scale + views.centre[0, then], y * scale + views.centre[1, then]
-    inside = ahead & (to_x >= 0) & (to_x < size[1]) & (to_y >= 0) & (to_y < size[0])
-    occluded = ahead & _hidden(frames, then, to_x, to_y, torch.where(sky, torch.inf, z), inside)
-    flow = torch.where(ahead, torch.stack([to_x - column, to_y - line]), 0.0)
-    return Flow(*(image_from_tiles(part, size) for part in (flow, occluded, inside)))
+    w = w_of(key) * instance_of(key).clamp_(max=1).float()  # 0 in the sky
+    x, y, z = _moved(motions, grid, key, w)
+    ahead = z > NEAR_M * w
+    scale = z.clamp_(min=1e-3).reciprocal_()
+    w_then = w * scale
+    views = grid.of_frames(then.views)
+    scale = scale.div_(views[PER_PIXEL])
+    x, y = x.mul_(scale), y.mul_(scale)
+    height, width = grid.shape[1:]
+    inside = (x.abs() < width / 2).logical_and_(y.abs() < height / 2).logical_and_(ahead)
+    hidden = _hidden(then, grid, x, y, w, w_then) > 0
+    flow = torch.stack([x - grid.x, y - grid.y], 1).mul_(ahead[:, None].float())
+    return Flow(flow, hidden.logical_and_(ahead), inside)
 
 
-def surface_motions(poses: Poses) -> Float[Tensor, "b u s 3 4"]:
-    """Camera coordinates in the next frame from those in this one, per frame but the last and per surface.
+def _moved(motions: Tensor, grid: Grid, key: Tensor, w: Tensor) -> Float[Tensor, "3 f h w"]:
+    """The points in the next camera's axes, divided by their present depth."""
+    constant, along_x, along_y, along_w = motions[0, ..., None, None].unbind(1)
+    points = ((constant + along_y * grid.y) + along_x * grid.x).add_(along_w * w)
+    instance = instance_of(key)
+    chosen = (instance >= FIRST_OBJECT).flatten().nonzero().squeeze(1)
+    x, y, frame = (grid.of_rays(part, chosen) for part in (grid.x, grid.y, grid.frame))
+    w, instance = (part.flatten().index_select(0, chosen) for part in (w, instance))
+    forms = take(motions.movedim(0, -2).flatten(-2), (instance - GROUND) * len(key) + frame)
+    points.view(3, -1).scatter_(1, chosen.expand(3, -1), at_points(forms, x, y, w))
+    return points
 
-    Surfaces are the sky, the ground and the objects. Each moves rigidly; the sky, at infinity, only turns.
+
+def motions_of(poses: Poses) -> Float[Tensor, "s 3 4 b u"]:
+    """Where points of each frame but the last of each clip are in the next camera's axes.
+
+    Of the resting scene and of each object, which all move rigidly, as forms of (1, x, y, w), float32.
     """
     world = poses.world_from_camera
     turn, place = world[..., :3, :3], world[..., :3, 3]
@@ -89,59 +94,43 @@ def surface_motions(poses: Poses) -> Float[Tensor, "b u s 3 4"]:
     spin = torch.stack(rows, -2)  # world from object
     moved = spin[:, 1:] @ spin[:, :-1].transpose(-1, -2)
     shift = poses.position[:, 1:] - (moved @ poses.position[:, :-1, :, :, None])[..., 0]
-    still = torch.eye(3, dtype=moved.dtype, device=moved.device).expand(*moved.shape[:2], 2, 3, 3)
+    still = torch.eye(3, dtype=moved.dtype, device=moved.device).expand(*moved.shape[:2], 1, 3, 3)
     moved = torch.cat([still, moved], 2)
-    shift = torch.cat([torch.zeros_like(shift[:, :, :2]), shift], 2)
+    shift = torch.cat([torch.zeros_like(shift[:, :, :1]), shift], 2)
     back = turn[:, 1:, None].transpose(-1, -2)
     rotation = back @ moved @ turn[:, :-1, None]
     offset = back @ (moved @ place[:, :-1, None, :, None] + shift[..., None] - place[:, 1:, None, :, None])
-    offset[:, :, SKY] = 0
-    return torch.cat([rotation, offset], -1)
+    per_pixel = 1 / poses.intrinsics[:, :-1, None, None, 0, :1]
+    right, down, forward = rotation.split(1, -1)
+    forms = torch.cat([forward, right * per_pixel, down * per_pixel, offset], -1)
+    return forms.movedim((0, 1), (-2, -1)).float().contiguous()
 
 
-def _hidden(frames: Frames, frame: Tensor, u: Tensor, v: Tensor, depth: Tensor, inside: Tensor) -> Tensor:
-    """Whether points at these pixel coordinates and depths are hidden: casts the rays that would see them."""
-    views = frames.views
-    right, down, forward = take(views.axes, frame)[:, :, None, None]
-    focal, centre = views.focal[frame], views.centre[:, frame]
-    way = right * ((u - centre[0]) / focal) + down * ((v - centre[1]) / focal) + forward
-    ground = views.origin[2, frame] / -way[2]
-    lost = torch.where(depth.isinf(), (way[2] < 0) & (ground < MAX_DEPTH_M), depth > MAX_DEPTH_M)
+def _hidden(then: Frames, grid: Grid, x: Tensor, y: Tensor, w: Tensor, w_then: Tensor) -> Tensor:
+    """Above 0 where a point is hidden: casts the rays that would see the points.
 
-    places = torch.stack([u, v]).flatten(1, 2)
-    seen = inside.flatten(0, 1)
-    low = torch.where(seen, places, torch.inf).amin(1)
-    high = torch.where(seen, places, -torch.inf).amax(1)
-    near = overlaps(torch.stack([low[0], high[0], low[1], high[1]], -1), frames.bounds[frame])
-    block, slot = near.nonzero(as_tuple=True)
-    objects = frames.objects[frame[block] * MAX_OBJECTS + slot]
-    _, enter, leave = intersect(objects.origin, objects.turned(take(way, block)), objects.solid)
-    nearer = (enter < leave) & (enter > NEAR_M) & (enter < take(depth, block) * (1 - _SAME_SURFACE))
-    hidden = torch.zeros_like(u).scatter_reduce_(2, block.expand_as(enter), nearer.float(), "amax")
-    return lost | (hidden > 0)
-
-
-def classes_of(frames: Frames, maps: Maps) -> Int[Tensor, "f h w"]:
-    """Index into SEGMENTATION_CLASSES of every pixel."""
-    background = frames.shape.new_tensor([SKY, GROUND]).expand(len(frames.shape), 2)
-    classes = torch.cat([background, frames.shape + FIRST_OBJECT], 1)
-    return classes.gather(1, maps.instance.flatten(1)).view_as(maps.instance)
+    Args:
+        x, y: where the points land, in pixels from the axis.
+        w, w_then: 1 / depth now and then; 0 in the sky.
+    """
+    far = 1 / MAX_DEPTH_M
+    constant, along_x, along_y = grid.of_frames(then.views[:3])
+    ground = (constant + along_y * y).add_(along_x * x)
+    # the sky is lost behind the ground where that is near, other points beyond the greatest depth
+    hidden = torch.where(w > 0, far - w_then, ground.sub_(far))
+    height, width = grid.shape[1:]
+    near = overlaps(then.bounds[:2], *_landing(x, width)) & overlaps(then.bounds[2:], *_landing(y, height))
+    for pair in pairs_of(near.flatten(1), then.box, grid):
+        px, py, w_point = take(torch.stack([x, y, w_then]).flatten(1), pair.place)
+        upper, lower = interval(then.body, BODY_LOWERS, pair, px, py)
+        enter = reduce(torch.minimum, upper)
+        enter = enter - torch.maximum(lower, w_point.mul_(1 + _SAME_SURFACE))
+        hidden.view(-1).scatter_reduce_(0, pair.place.flatten(), enter.flatten(), "amax")
+    return hidden
 
 
-def boxes_of(maps: Maps) -> tuple[Int[Tensor, "f k 4"], Int[Tensor, "f k"]]:
-    """Bounds (x0 y0 x1 y1, the last two exclusive) and visible pixels of each object; zeros where unseen."""
-    slots = torch.arange(FIRST_OBJECT, FIRST_OBJECT + MAX_OBJECTS, device=maps.instance.device)
-    seen = maps.instance[:, None] == slots[:, None, None]
-    columns, rows = seen.any(-2), seen.any(-1)
-    ones = torch.ones_like(maps.instance).flatten(1)
-    area = ones.new_zeros(len(ones), FIRST_OBJECT + MAX_OBJECTS).scatter_add_(
-        1, maps.instance.flatten(1), ones
-    )
-    area = area[:, FIRST_OBJECT:]
-
-    def ends(line: Tensor) -> tuple[Tensor, Tensor]:
-        line = line.byte()
-        return line.argmax(-1), line.shape[-1] - line.flip(-1).argmax(-1)
-
-    (left, right), (top, bottom) = ends(columns), ends(rows)
-    return torch.stack([left, top, right, bottom], -1) * (area > 0)[..., None], area
+def _landing(place: Float[Tensor, "f h w"], side: int) -> tuple[Tensor, Tensor]:
+    """The bounds [f, r, c] of where the points of each tile land on one axis, within the image."""
+    rows = place.unflatten(1, (-1, TILE))
+    low, high = (ends(2).unflatten(-1, (-1, TILE)) for ends in (rows.amin, rows.amax))
+    return low.amin(-1).clamp_(min=-side / 2), high.amax(-1).clamp_(max=side / 2)

@@ -3,108 +3,78 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from transframer.data.world.scene import MAX_DEPTH_M, MAX_OBJECTS
-from transframer.data.world.tracing import (
-    FIRST_OBJECT,
-    GROUND,
-    Frames,
-    Hits,
-    Objects,
-    Rays,
-    intersect,
-    overlaps,
-    take,
-)
+from transframer.data.world.forms import AMBIENT, DIFFUSE, FACES, Frames, at_points, linear, take
+from transframer.data.world.scene import MAX_DEPTH_M
+from transframer.data.world.tracing import FIRST_OBJECT, Grid, surface_of, w_of
 
-_AMBIENT, _DIFFUSE, _SHADOW = 0.5, 0.6, 0.55
+_SHADOW = 0.55
 _PENUMBRA_M = 0.7
 
 
-def wave(x: Tensor) -> Tensor:
-    """A smooth wave of period 1 between 0 (at integers) and 1: a polynomial, so equal on any machine."""
-    x = x - x.floor()
-    x = (1 - x).mul_(x).mul_(4)
-    return (3 - 2 * x).mul_(x).mul_(x)
+def _wave(x: Tensor) -> Tensor:
+    """A sixteenth of a smooth wave of period 1 between 0 (at integers) and 1; overwrites x.
+
+    A polynomial, so equal on any machine.
+    """
+    x = x.sub_(x.floor())
+    x = x.mul_(1 - x)
+    return torch.rsub(x, 3, alpha=8).mul_(x).mul_(x)
 
 
-def shade(frames: Frames, rays: Rays, hits: Hits) -> Float[Tensor, "3 s s n"]:
-    """RGB, 0-1, of what every ray meets."""
-    directions = rays.directions()
-    colour = _background(frames, rays, hits, directions)
-    chosen = (hits.instance >= FIRST_OBJECT).flatten().nonzero().squeeze(1)
-    slot = take(hits.instance.flatten(), chosen) - FIRST_OBJECT
-    objects = frames.objects[take(rays.frame, chosen % len(rays.frame)) * MAX_OBJECTS + slot]
-    way = objects.turned(take(directions.flatten(1), chosen))
-    local = objects.origin + way * take(hits.depth_m.flatten(), chosen)
-    colour.flatten(1)[:, chosen] = _object_colour(objects, local, take(hits.face.flatten(), chosen))
+def shade(frames: Frames, grid: Grid, key: Int[Tensor, "a b c"], dark: Tensor) -> Float[Tensor, "3 a b c"]:
+    """RGB, 0-1, of what every ray meets.
+
+    Args:
+        key: what `trace` gives.
+        dark: what `shadows` gives.
+    """
+    colour = _background(frames, grid, dark)
+    surface = surface_of(key)
+    chosen = (surface >= FIRST_OBJECT * FACES).flatten().nonzero().squeeze(1)
+    x, y, frame = (grid.of_rays(part, chosen) for part in (grid.x, grid.y, grid.frame))
+    # the tables of objects count faces, then slots, then frames
+    slots, count = frames.box.shape
+    surface = surface.flatten().index_select(0, chosen)
+    column = ((surface & 3) * slots + (surface >> 2) - FIRST_OBJECT) * count + frame
+    w = w_of(key).flatten().index_select(0, chosen)
+    paint = take(frames.paint.flatten(1), column)
+    colour.view(3, -1).scatter_(1, chosen.expand(3, -1), _object_colour(paint, x, y, w))
     return colour
 
 
-def _background(frames: Frames, rays: Rays, hits: Hits, directions: Tensor) -> Float[Tensor, "3 s s n"]:
-    views, frame = frames.views, rays.frame
-    depth = torch.where(hits.instance == GROUND, hits.depth_m, 0.0)
-    x, y = take(views.origin[:2], frame)[:, None, None] + directions[:2] * depth
-    along_x, along_y = take(views.waves, frame)[:, :, None, None].unbind(1)
-    first, second = wave(x * along_x + y * along_y)
-    # the pattern fades with distance, where it would be finer than a pixel, and the ground into the haze
-    far = depth * (1 / MAX_DEPTH_M)
-    near = 1 - far
-    low, high = take(views.ground, frame)[:, :, None, None]
-    horizon, zenith = take(views.sky, frame)[:, :, None, None]
-    sunny = _AMBIENT + _DIFFUSE * take(views.sun[2], frame)
-    light = (1 - _shadow(frames, rays, hits, x, y).mul_(_SHADOW)).mul_(sunny)
-    mix = first.mul_(second).mul_(near).mul_(near)
-    ground = ((high - low) * mix).add_(low).mul_(light)
-    dx, dy, dz = directions
-    up = (dz / (dx * dx + dy * dy + dz * dz).sqrt() * 1.8).clamp(0, 1)
-    # one blend towards the horizon's colour serves the ground's haze and the sky's gradient
-    on_ground = depth > 0
-    share = torch.where(on_ground, far * far, 1 - up)
-    base = torch.where(on_ground, ground, zenith)
-    return (horizon - base).mul_(share).add_(base)
+def _background(frames: Frames, grid: Grid, dark: Tensor) -> Float[Tensor, "3 a b c"]:
+    """Sky and ground: one sum serves both, since the ground adds nothing from the greatest depth on, where it
+    has faded into the horizon's colour, and the sky nothing where it does not rise."""
+    x, y = grid.x, grid.y
+    views = grid.of_frames(frames.views)
+    ground, first, second, up = linear(views[:12].view(4, 3, *views.shape[1:]), x, y).unbind()
+    phase_1, phase_2, per_pixel, *colours = views[12:].unbind()
+    depth = ground.clamp_(min=1 / MAX_DEPTH_M).reciprocal_()
+    first, second = _wave(first.mul_(depth).add_(phase_1)), _wave(second.mul_(depth).add_(phase_2))
+    shadow = dark.mul(depth).mul_(1 / _PENUMBRA_M).clamp_(max=1)
+    far = depth.mul_(1 / MAX_DEPTH_M)
+    haze = far * far
+    light = torch.rsub(shadow, 1, alpha=_SHADOW).mul_(1 - haze)
+    # the pattern fades with distance, where it would be finer than a pixel
+    near = torch.rsub(far, 1)
+    mark = first.mul_(second).mul_(256).mul_(near).mul_(near).mul_(light)
+    length = (1 + (y * per_pixel).square()) + (x * per_pixel).square()
+    up = up.mul_(1.8).mul_(length.rsqrt_()).clamp_(0, 1)
+    colour = haze.new_empty(3, *grid.shape)
+    for channel, out in enumerate(colour):
+        low, contrast, horizon, zenith = colours[channel::3]
+        torch.mul(light, low, out=out).add_(mark * contrast).add_(haze * horizon).add_(up * zenith)
+    return colour
 
 
-def _shadow(frames: Frames, rays: Rays, hits: Hits, x: Tensor, y: Tensor) -> Float[Tensor, "s s n"]:
-    """How much of the sun the ground misses, 0-1: little where the sun's way through an object is short."""
-    on_ground = (hits.instance == GROUND).flatten(0, 1).any(0)
-    near = overlaps(rays.bounds(), frames.shadow_bounds[rays.frame]) & on_ground[:, None]
-    block, slot = near.nonzero(as_tuple=True)
-    objects = frames.objects[rays.frame[block] * MAX_OBJECTS + slot]
-    px, py, pz = objects.position
-    x, y = take(x, block) - px, take(y, block) - py
-    _, enter, leave = intersect(objects.turned((x, y, (-pz).expand_as(x))), objects.sun, objects.solid)
-    dark = (leave - enter).mul_(1 / _PENUMBRA_M).clamp_(0, 1)
-    shadow = dark.new_zeros(hits.depth_m.shape)
-    return shadow.scatter_reduce_(2, block.expand_as(dark), dark, "amax")
-
-
-def _object_colour(objects: Objects, local: Tensor, face: Tensor) -> Float[Tensor, "3 m"]:
-    """RGB of one point on each object, given in the object's own axes."""
-    light = _AMBIENT + _DIFFUSE * _facing(objects, local, face).clamp(min=0)
-    body, mark = objects.colours.unflatten(0, (2, 3))
-    return ((body + (mark - body) * _pattern(objects, local, face)) * light).clamp(max=1)
-
-
-def _facing(objects: Objects, local: Tensor, face: Tensor) -> Float[Tensor, " m"]:
-    """Cosine between the outward normal and the sun."""
-    x, y, z = local
-    nz = objects.solid[3] * z + 0.5 * objects.solid[4]  # (x, y, nz) is half the gradient of the quadric
-    sun_x, sun_y, sun_z = objects.sun
-    curved = (x * sun_x + y * sun_y + nz * sun_z) / (x * x + y * y + nz * nz).sqrt()
-    across = torch.where(local > 0, objects.sun, -objects.sun)
-    flat = torch.where(face == 1, across[0], torch.where(face == 2, across[1], across[2]))
-    return torch.where(face == 0, curved, flat)
-
-
-def _pattern(objects: Objects, local: Tensor, face: Tensor) -> Float[Tensor, " m"]:
-    """How much of the second colour shows, 0-1: patterns carved through the solid, two periods wide."""
-    x, y, z = unit = local / objects.solid[:3]
-    stripes = (wave(0.45 * (x + y) + 0.9 * z) - 0.5) * 1.8 + 0.5
-    # dots are centred half-way out, so a flat face would have none if its own axis did not count in full
-    peaks = torch.where(face == torch.tensor([[1], [2], [3]], device=face.device), 1.0, wave(unit))
-    dots = (peaks[0] + peaks[1] + peaks[2] - 2.0) * 1.6
-    pattern = objects.pattern[0]
-    return torch.where(pattern == 1, stripes, torch.where(pattern == 2, dots, 0.0)).clamp(0, 1)
+def _object_colour(paint: Float[Tensor, "28 m"], x: Tensor, y: Tensor, w: Tensor) -> Float[Tensor, "3 m"]:
+    """RGB of points on objects; the rows of `paint` are those of `Frames.paint`."""
+    forms, (gain, offset), body, mark = paint.split([20, 2, 3, 3])
+    values = at_points(forms.view(5, 4, -1), x, y, w)
+    light = (values[3] / values[4]).clamp_(min=0).mul_(DIFFUSE).add_(AMBIENT)
+    waves = _wave(values[:3].div_(w))
+    pattern = waves.sum(0).mul_(gain * 16).add_(offset).clamp_(0, 1)
+    return mark.mul_(pattern).add_(body).mul_(light).clamp_(max=1)

@@ -1,225 +1,245 @@
 """Which surface each ray meets first.
 
-Rays come in n square blocks of s x s, as tensors of [..., s, s, n]: the blocks run along the last, contiguous
-dimension, so that what is known per block or per object broadcasts over it at full speed. A block and an
-object meet only where the block overlaps the object's bounds in the image: the work is a list of such pairs.
+Rays stand on the pixels of images [f, h, w] or, several to a pixel, on a list of pixels [s, s, n]. A ray and
+an object meet only inside the object's bounds: the work is a list of pairs of an object and a small block of
+rays, which run along the last, contiguous dimension, so that an object's numbers broadcast at full speed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from transframer.data.world.scene import MAX_DEPTH_M, MAX_OBJECTS
+from transframer.data.world.forms import (
+    BODY_LOWERS,
+    FACES,
+    QUADRIC_ROWS,
+    SHADOW_LOWERS,
+    Frames,
+    linear,
+    quadratic,
+    take,
+)
+from transframer.data.world.scene import MAX_DEPTH_M
 
 SKY, GROUND, FIRST_OBJECT = 0, 1, 2
-NEAR_M = 0.1
-_MISS = torch.iinfo(torch.int64).max
+TILE = 8
+
+# What a ray meets is kept as one int32: the bits of w = 1 / depth, the last five replaced by the instance and
+# the face. The bits of positive floats sort as the floats do, so the greatest is the nearest; a miss is
+# negative. The sky stands at the greatest depth.
+_CODE, _SIGN = 31, torch.iinfo(torch.int32).min
+_SKY_KEY = (int(torch.tensor(1 / MAX_DEPTH_M).view(torch.int32)) | _CODE) + 1
 
 
 @dataclass(frozen=True)
-class Views:
-    """The cameras and surroundings of f frames, float32, units as in `Scenes`.
+class Grid:
+    """Rays of images [f, h, w], or on a list of n pixels [s, s, n], and the same as m blocks of s x s.
 
     Attributes:
-        axes: (axis, component): the camera's right, down and forward axes in the world.
-        waves: two wave vectors, (wave, component).
+        shape: of a map over the rays.
+        x, y: pixels from the axis, so that they broadcast to a map.
+        frame: the frame of each ray, so that it broadcasts to a map.
+        block_frame: the frame of each block.
+        block_x, block_y: pixels from the axis, of the columns and rows of each block.
+        start, offset: a ray's index into a map, flattened, is the start of its block and an offset.
     """
 
-    axes: Float[Tensor, "3 3 f"]
-    origin: Float[Tensor, "3 f"]
-    focal: Float[Tensor, " f"]
-    centre: Float[Tensor, "2 f"]
-    sun: Float[Tensor, "3 f"]
-    waves: Float[Tensor, "2 2 f"]
-    ground: Float[Tensor, "2 3 f"]
-    sky: Float[Tensor, "2 3 f"]
+    shape: tuple[int, int, int]
+    x: Tensor
+    y: Tensor
+    frame: Tensor
+    block_frame: Int[Tensor, " m"]
+    block_x: Float[Tensor, "s m"]
+    block_y: Float[Tensor, "s m"]
+    start: Int[Tensor, " m"]
+    offset: Int[Tensor, "s s 1"]
+
+    def of_frames(self, table: Float[Tensor, "r f"]) -> Tensor:
+        """Numbers of the frames, so that they broadcast to maps."""
+        return table[..., None, None] if self.frame.ndim == 3 else take(table, self.frame)[:, None, None]
+
+    def of_rays(self, part: Tensor, chosen: Int[Tensor, " c"]) -> Tensor:
+        """What broadcasts to a map, at some of its rays."""
+        return part.expand(self.shape).reshape(-1).index_select(0, chosen)
 
 
 @dataclass(frozen=True)
-class Objects:
-    """m objects, one of each slot of each frame or any choice of them, float32, units as in `Scenes`.
+class Pairs:
+    """p pairs of an object, all boxes or all round, and a block of s x s rays.
 
     Attributes:
-        turn: cosine and sine of the rotation about the vertical.
-        origin: the camera's place in the object's own axes, as seen from its centre.
-        sun: the direction of the sun in the object's own axes.
-        solid: half extents, then quadric.
+        boxes: whether all are boxes.
+        column: of the object in tables [..., k, f], flattened.
+        x, y: pixels from the axis, [1, s, p] and [s, 1, p].
+        place: index of the rays into a map, flattened.
     """
 
-    position: Float[Tensor, "3 m"]
-    turn: Float[Tensor, "2 m"]
-    origin: Float[Tensor, "3 m"]
-    sun: Float[Tensor, "3 m"]
-    solid: Float[Tensor, "6 m"]
-    colours: Float[Tensor, "6 m"]
-    pattern: Float[Tensor, "1 m"]
-
-    def __getitem__(self, index: Int[Tensor, " g"]) -> Objects:
-        parts = [getattr(self, f.name) for f in fields(self)]
-        chosen = take(torch.cat(parts), index).split([len(part) for part in parts])
-        return Objects(*chosen)
-
-    def turned(self, vector: Tensor | tuple[Tensor, Tensor, Tensor]) -> Float[Tensor, "3 ..."]:
-        """Vectors of the world, three components of [..., m], in the objects' own axes."""
-        cosine, sine = self.turn
-        x, y, z = vector
-        return torch.stack([cosine * x + sine * y, cosine * y - sine * x, z])
+    boxes: bool
+    column: Int[Tensor, " p"]
+    x: Tensor
+    y: Tensor
+    place: Int[Tensor, "s s p"]
 
 
-@dataclass(frozen=True)
-class Frames:
-    """f frames ready to be traced; k = MAX_OBJECTS.
-
-    Attributes:
-        objects: slot by slot of frame by frame.
-        bounds: left, right, top, bottom pixel coordinates that hold all an object covers; empty where absent.
-        shadow_bounds: the same for its shadow on the ground.
-        shape: index into OBJECT_CLASSES.
-    """
-
-    views: Views
-    objects: Objects
-    bounds: Float[Tensor, "f k 4"]
-    shadow_bounds: Float[Tensor, "f k 4"]
-    shape: Int[Tensor, "f k"]
-
-
-@dataclass(frozen=True)
-class Rays:
-    """n square blocks of rays. A ray's direction is linear in its place in the image, and its component along
-    the optical axis is 1, so that the ray's parameter is depth.
-
-    Attributes:
-        frame: the frame each block belongs to.
-        place: pixel coordinates (x, y) of the block's corner.
-        steps: pixels from the corner to each of its s columns (and rows).
-        reach: side of the area the block covers, in pixels.
-        linear: direction in the world at the corner, and its change per pixel along x and y.
-    """
-
-    frame: Int[Tensor, " n"]
-    place: Float[Tensor, "2 n"]
-    steps: Float[Tensor, " s"]
-    reach: float
-    linear: Float[Tensor, "3 3 n"]
-
-    def bounds(self) -> Float[Tensor, "n 4"]:
-        """Left, right, top and bottom pixel coordinates of each block."""
-        x, y = self.place
-        return torch.stack([x, x + self.reach, y, y + self.reach], -1)
-
-    def directions(self) -> Float[Tensor, "3 s s n"]:
-        """Directions in the world; rows before columns."""
-        return _spread(self.linear, self.steps)
+def image_grid(count: int, size: tuple[int, int], device: torch.device) -> Grid:
+    """One ray through the centre of every pixel of `count` images, in tiles, frame by frame, row by row."""
+    height, width = size
+    x = torch.arange(width, device=device) + (0.5 - width / 2)
+    y = torch.arange(height, device=device) + (0.5 - height / 2)
+    index = torch.arange(count * height * width, device=device).view(count, height // TILE, TILE, width)
+    start = index[:, :, 0, ::TILE]
+    frame = torch.arange(count, device=device)[:, None, None]
+    return Grid(
+        shape=(count, height, width),
+        x=x,
+        y=y[:, None],
+        frame=frame,
+        block_frame=frame.expand_as(start).flatten(),
+        block_x=x.view(-1, TILE).T.repeat(1, start[..., 0].numel()),
+        block_y=y.view(-1, TILE).T.repeat_interleave(start.shape[-1], 1).repeat(1, count),
+        start=start.flatten(),
+        offset=index[0, 0, :, :TILE, None],
+    )
 
 
-def take(x: Tensor, index: Tensor) -> Tensor:
-    """`x[..., index]`, by `index_select` over a matrix, which is several times faster on a CPU."""
-    flat = x.reshape(-1, x.shape[-1]).index_select(1, index.flatten())
-    return flat.view(*x.shape[:-1], *index.shape)
+def pixel_grid(
+    frame: Int[Tensor, " n"], row: Int[Tensor, " n"], column: Int[Tensor, " n"], size: tuple[int, int]
+) -> Grid:
+    """2 x 2 rays on each of some pixels."""
+    n = len(frame)
+    step = torch.tensor([[0.25], [0.75]], device=frame.device)
+    x, y = column - size[1] / 2 + step, row - size[0] / 2 + step
+    index = torch.arange(4 * n, device=frame.device).view(2, 2, n)
+    return Grid((2, 2, n), x, y[:, None], frame, frame, x, y, index[0, 0], index[..., :1])
 
 
-def cast(
-    views: Views, frame: Int[Tensor, " n"], place: Float[Tensor, "2 n"], steps: Tensor, reach: float
-) -> Rays:
-    """The rays of blocks of pixels; arguments as the attributes of `Rays`."""
-    right, down, forward = take(views.axes, frame)
-    per_pixel = 1 / take(views.focal, frame)
-    x, y = (place - take(views.centre, frame)) * per_pixel
-    linear = torch.stack([right * x + down * y + forward, right * per_pixel, down * per_pixel])
-    return Rays(frame, place, steps, reach, linear)
+def pairs_of(near: Bool[Tensor, "k m"], box: Bool[Tensor, "k f"], grid: Grid) -> Iterator[Pairs]:
+    """The pairs of objects and the blocks that are near them."""
+    near_box = near & take(box, grid.block_frame)
+    places = torch.cat([grid.block_x, grid.block_y])
+    for boxes, chosen in ((False, near ^ near_box), (True, near_box)):
+        slot, block = chosen.nonzero(as_tuple=True)
+        x, y = take(places, block)[:, None].chunk(2)
+        yield Pairs(
+            boxes=boxes,
+            column=slot * box.shape[1] + take(grid.block_frame, block),
+            x=x.transpose(0, 1),
+            y=y,
+            place=take(grid.start, block) + grid.offset,
+        )
 
 
-def _spread(linear: Tensor, steps: Tensor) -> Float[Tensor, "c s s n"]:
-    corner, along_x, along_y = linear[:, :, None]
-    row = corner + steps[:, None] * along_x
-    return row[:, None] + (steps[:, None] * along_y)[:, :, None]
-
-
-def overlaps(bounds: Float[Tensor, "n 4"], others: Float[Tensor, "n k 4"]) -> Bool[Tensor, "n k"]:
-    """Which (left, right, top, bottom) rectangles overlap."""
-    left, right, top, bottom = bounds[:, None].unbind(-1)
-    other_left, other_right, other_top, other_bottom = others.unbind(-1)
-    return (left < other_right) & (other_left < right) & (top < other_bottom) & (other_top < bottom)
-
-
-def intersect(
-    origin: Float[Tensor, "3 ..."], direction: Float[Tensor, "3 ..."], solid: Float[Tensor, "6 m"]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Where rays enter and leave solids.
-
-    A solid is an intersection of a quadric and three slabs, all convex where rays can reach it, so its
-    interval on a ray is the intersection of four. (Of a cone's two nappes one lies outside the slabs, and a
-    ray meets the other in one interval if it is less steep than the cone, as all rays here are.)
+def overlaps(bounds: Float[Tensor, "2 k f"], low: Tensor, high: Tensor) -> Bool[Tensor, "k f ..."]:
+    """Which intervals of one axis overlap others.
 
     Args:
-        origin, direction: in the solids' own axes; [3, m], or [3, s, s, m] for every ray.
+        bounds: from and to, of each object.
+        low, high: the others, so that they broadcast to [f, ...].
+    """
+    start, end = bounds.view(*bounds.shape, *(1,) * (low.ndim - 1)).unbind()
+    return (low < end) & (start < high)
+
+
+def near_cells(
+    bounds: Float[Tensor, "4 k f"], size: tuple[int, int], side: int
+) -> tuple[Bool[Tensor, "k f c"], Bool[Tensor, "k f r"]]:
+    """Which columns and which rows of the square cells of an image each object is near."""
+    height, width = size
+    left = torch.arange(0, width, side, device=bounds.device)[None] - width / 2
+    top = torch.arange(0, height, side, device=bounds.device)[None] - height / 2
+    return overlaps(bounds[:2], left, left + side), overlaps(bounds[2:], top, top + side)
+
+
+def near_tiles(bounds: Float[Tensor, "4 k f"], size: tuple[int, int]) -> Bool[Tensor, "k m"]:
+    """Which tiles of an image grid each object is near."""
+    columns, rows = near_cells(bounds, size, TILE)
+    return (rows[..., None] & columns[..., None, :]).flatten(1)
+
+
+def near_pixels(
+    bounds: Float[Tensor, "4 k f"],
+    frame: Int[Tensor, " n"],
+    row: Int[Tensor, " n"],
+    column: Int[Tensor, " n"],
+    size: tuple[int, int],
+) -> Bool[Tensor, "k n"]:
+    """Which of some pixels each object is near."""
+    columns, rows = near_cells(bounds, size, 1)
+    near = take(rows.flatten(1), frame * size[0] + row)
+    return near.logical_and_(take(columns.flatten(1), frame * size[1] + column))
+
+
+def interval(
+    solids: Float[Tensor, "r k f"], lowers: int, pair: Pairs, x: Tensor, y: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    """Where rays are inside solids: below all of the first bounds and above the second, [s, s, p].
+
+    Args:
+        solids: rows as `forms` gives them.
+        lowers: how many bounds from below an axis has.
+        x, y: the rays' places, in pixels from the axis.
 
     Returns:
-        The entries into the slabs across x, y, z, the entry into the solid, and the exit. A ray that misses
-        enters after it leaves.
+        The bounds from above: by the quadric and across z of round solids, across z, x and y of boxes.
     """
-    half, (q2, q1, q0) = solid[:3], solid[3:]
-    if origin.ndim < direction.ndim:
-        origin = origin[:, None, None]
-    elif direction.ndim < origin.ndim:
-        direction = direction[:, None, None]
-    (ox, oy, oz), (dx, dy, dz) = origin, direction
-    a = (dx * dx).add_(dy * dy).add_(q2 * (dz * dz))
-    b = (dx * ox).add_(dy * oy).add_(dz * (q2 * oz + 0.5 * q1))
-    c = (ox * ox).add_(oy * oy).add_((q2 * oz + q1) * oz).add_(q0)
-    discriminant = (b * b).sub_(a * c)
-    root, inverse_a = discriminant.clamp(min=0).sqrt_(), 1 / a
-    curved = torch.where(discriminant > 0, (-b - root) * inverse_a, torch.inf)
-    inverse = 1 / direction
-    middle, span = -origin * inverse, half[:, None, None] * inverse.abs()
-    entries, (leave_x, leave_y, leave_z) = middle - span, middle + span
-    enter = torch.maximum(torch.maximum(entries[0], entries[1]), torch.maximum(entries[2], curved))
-    leave = torch.minimum(torch.minimum(leave_x, leave_y), torch.minimum(leave_z, (root - b) * inverse_a))
-    return entries, enter, leave
+    rows = solids[QUADRIC_ROWS:] if pair.boxes else solids[: QUADRIC_ROWS + 3 * (1 + lowers)]
+    rows = take(rows.flatten(1), pair.column)[:, None, None]
+    if pair.boxes:
+        bounds = linear(rows.view(3 + 3 * lowers, 3, *rows.shape[1:]), x, y)
+        upper = bounds[:: 1 + lowers].unbind()
+        lower = [bounds[at] for at in range(3 + 3 * lowers) if at % (1 + lowers)]
+    else:
+        square = quadratic(rows[:6], x, y)
+        centre, plane, *lower = linear(rows[6:].view(2 + lowers, 3, *rows.shape[1:]), x, y).unbind()
+        # the square root, and far below zero where there is none; sqrt itself is slow on zeros
+        root = square.clamp(min=1e-30).rsqrt_().mul_(square)
+        upper = centre + root, plane
+        lower.append(centre.sub_(root))
+    return list(upper), reduce(torch.maximum, lower)
 
 
-@dataclass(frozen=True)
-class Hits:
-    """What the rays of n blocks meet.
-
-    Attributes:
-        depth_m: metres along the optical axis; 0 in the sky.
-        instance: 0 sky, 1 ground, 2 + slot for an object.
-        face: of an object: 0 its curved side, 1, 2, 3 the faces across its x, y, z axis; else 0.
-    """
-
-    depth_m: Float[Tensor, "s s n"]
-    instance: Int[Tensor, "s s n"]
-    face: Int[Tensor, "s s n"]
-
-
-def trace(frames: Frames, rays: Rays) -> Hits:
-    """The nearest surface on every ray."""
-    slope = _spread(rays.linear[:, 2:], rays.steps)[0]
-    ground = take(frames.views.origin[2], rays.frame) / -slope
-    depth = torch.where((slope < 0) & (ground < MAX_DEPTH_M), ground, 0.0)
-    key = _nearest_object(frames, rays)
-    hit = key != _MISS
-    depth = torch.where(hit, (key >> 5).int().view(torch.float32), depth)
-    instance = torch.where(hit, (key >> 2 & 7) + FIRST_OBJECT, (depth > 0).long())
-    return Hits(depth, instance, torch.where(hit, key & 3, 0))
+def trace(frames: Frames, grid: Grid, pairs: Iterable[Pairs]) -> Int[Tensor, "a b c"]:
+    """The key of the nearest surface on every ray."""
+    ground = linear(grid.of_frames(frames.views[:3])[None], grid.x, grid.y)[0]
+    nearest = ground.view(torch.int32).bitwise_and_(~_CODE).bitwise_or_(GROUND * FACES).clamp_(min=_SKY_KEY)
+    for pair in pairs:
+        upper, lower = interval(frames.body, BODY_LOWERS, pair, pair.x, pair.y)
+        for bound, face in zip(upper, (3, 1, 2) if pair.boxes else (0, 3), strict=True):
+            bound.view(torch.int32).bitwise_and_(~3).bitwise_or_(face)
+        enter = reduce(torch.minimum, upper)
+        missed = (enter - lower).view(torch.int32).bitwise_and_(_SIGN)
+        instance = (pair.column // len(frames) + FIRST_OBJECT).int() * FACES
+        key = enter.view(torch.int32).bitwise_and_(~_CODE | 3).bitwise_or_(instance).bitwise_or_(missed)
+        nearest.view(-1).scatter_reduce_(0, pair.place.flatten(), key.flatten(), "amax")
+    return nearest
 
 
-def _nearest_object(frames: Frames, rays: Rays) -> Int[Tensor, "s s n"]:
-    """Depth, slot and face of the nearest object on each ray, in one integer that sorts by depth."""
-    block, slot = overlaps(rays.bounds(), frames.bounds[rays.frame]).nonzero(as_tuple=True)
-    objects = frames.objects[rays.frame[block] * MAX_OBJECTS + slot]
-    linear = objects.turned(take(rays.linear, block).transpose(0, 1)).transpose(0, 1)
-    entries, enter, leave = intersect(objects.origin, _spread(linear, rays.steps), objects.solid)
-    # a ray that enters by two faces at once counts as entering by the last
-    face = torch.where(enter == entries[2], 3, torch.where(enter == entries[1], 2, enter == entries[0]))
-    # the bits of positive floats sort as the floats do
-    key = (enter.view(torch.int32).long() << 5).add_(face).add_(slot * 4)
-    key = torch.where((enter < leave) & (enter > NEAR_M), key, _MISS)
-    nearest = key.new_full((*key.shape[:2], len(rays.frame)), _MISS)
-    return nearest.scatter_reduce_(2, block.expand_as(key), key, "amin")
+def shadows(frames: Frames, grid: Grid, pairs: Iterable[Pairs]) -> Float[Tensor, "a b c"]:
+    """How far the sun's way to the ground leads through an object, in multiples of 1 / depth; or 0."""
+    dark = torch.zeros(grid.shape, device=frames.views.device)
+    for pair in pairs:
+        upper, lower = interval(frames.shadow, SHADOW_LOWERS, pair, pair.x, pair.y)
+        way = reduce(torch.minimum, upper).sub_(lower)
+        dark.view(-1).scatter_reduce_(0, pair.place.flatten(), way.flatten(), "amax")
+    return dark
+
+
+def w_of(key: Tensor) -> Tensor:
+    """1 / depth in 1 / m; that of the greatest depth in the sky."""
+    return key.view(torch.float32)
+
+
+def instance_of(key: Tensor) -> Tensor:
+    """0 sky, 1 ground, 2 + slot for an object."""
+    return (key >> 2).bitwise_and_(7)
+
+
+def surface_of(key: Tensor) -> Tensor:
+    """instance * FACES + face; faces are 0 the curved one, 1, 2, 3 those across x, y, z."""
+    return key & _CODE

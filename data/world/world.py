@@ -11,18 +11,19 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from transframer.data.world.draws import SPLITS, scene_keys
-from transframer.data.world.labels import boxes_of, classes_of, clip_flow
+from transframer.data.world.forms import Frames, frames_of
+from transframer.data.world.labels import clip_flow, motions_of
 from transframer.data.world.poses import poses_at
-from transframer.data.world.render import frames_of, maps_of, rgb_of, tiles
+from transframer.data.world.render import boxes_of, classes_of, depth_of, rgb_of
 from transframer.data.world.samples import samples_of
-from transframer.data.world.scene import PATTERNS, Scenes, sample_scenes
-from transframer.data.world.tracing import trace
+from transframer.data.world.scene import PATTERNS, sample_scenes
+from transframer.data.world.tracing import image_grid, instance_of, near_tiles, pairs_of, trace
 from transframer.errors import ConfigError, unknown_name
 from transframer.task import Clip
 
 LABELS = ("rgb", "depth_m", "instance", "mask", "flow", "boxes")
 # Rays worked on at once: on a CPU few enough to stay in cache, on a GPU enough to fill it.
-_RAYS_AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 23}
+_RAYS_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 23}
 
 
 @dataclass(frozen=True)
@@ -136,11 +137,27 @@ class World:
                 raise unknown_name("label", label, LABELS)
         scenes = sample_scenes(self.keys(indices), clip.main_object, clip.static)
         times = steps * clip.step_s
-        count = _RAYS_AT_ONCE.get(self.device.type, 1 << 17)
-        some = max(1, count // (self.size[0] * self.size[1] * steps.shape[1]))
-        rows = [slice(start, start + some) for start in range(0, len(scenes), some)]
-        parts = [self._render(scenes[r], times[r], frozenset(labels), flows) for r in rows]
-        return Clips(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+        poses = poses_at(scenes, times, self.size)
+        frames = frames_of(scenes, poses)
+        motions = motions_of(poses)[..., :flows] if "flow" in labels and flows > 0 else None
+        b, t = times.shape
+        count = _RAYS_AT_ONCE.get(self.device.type, 1 << 18)
+        some = max(1, count // (self.size[0] * self.size[1] * t))
+        parts = [
+            self._render(
+                frames[start * t : (start + some) * t],
+                None if motions is None else motions[..., start : start + some, :],
+                t, frozenset(labels),
+            )
+            for start in range(0, b, some)
+        ]  # fmt: skip
+        return Clips(
+            times_s=times.float(),
+            intrinsics=poses.intrinsics.float(),
+            world_from_camera=poses.world_from_camera.float(),
+            label=scenes.shape[:, 0] * len(PATTERNS) + scenes.pattern[:, 0],
+            **{name: torch.cat([part[name] for part in parts]) for name in parts[0]},
+        )
 
     def samples(
         self, indices: Sequence[int] | Int[Tensor, " b"], sample_type: type, clip: Clip
@@ -157,34 +174,36 @@ class World:
         """
         return samples_of(self, indices, sample_type, clip)
 
-    def _render(self, scenes: Scenes, times: Tensor, labels: frozenset[str], flows: int) -> dict[str, Tensor]:
-        b, t = times.shape
-        poses = poses_at(scenes, times, self.size)
-        frames = frames_of(scenes, poses)
-        rays = tiles(frames.views, self.size)
-        hits = trace(frames, rays)
-        maps = maps_of(hits, self.size)
+    def _render(
+        self, frames: Frames, motions: Tensor | None, t: int, labels: frozenset[str]
+    ) -> dict[str, Tensor]:
+        """The labels of clips of t frames each; their motions are [s, 3, 4, b, flows]."""
+        grid = image_grid(len(frames), self.size, self.device)
+        pairs = pairs_of(near_tiles(frames.bounds, self.size), frames.box, grid)
+        key = trace(frames, grid, pairs)
         flat: dict[str, Tensor] = {}  # one row per frame
         if "rgb" in labels:
-            flat["rgb"] = rgb_of(frames, rays, hits, maps, self.size)
+            flat["rgb"] = rgb_of(frames, grid, key, self.size)
         if "depth_m" in labels:
-            flat["depth_m"] = maps.depth_m
-        if "instance" in labels:
-            flat["instance"] = maps.instance
+            flat["depth_m"] = depth_of(key)
         if "mask" in labels:
-            flat["mask"] = classes_of(frames, maps)
+            flat["mask"] = classes_of(frames, key)
+        if "instance" in labels or "boxes" in labels:
+            instance = instance_of(key).long()
+        if "instance" in labels:
+            flat["instance"] = instance
         if "boxes" in labels:
-            boxes, area = boxes_of(maps)
-            flat["boxes"], flat["box_labels"] = boxes.float(), frames.shape
+            boxes, area = boxes_of(instance)
+            flat["boxes"], flat["box_labels"] = boxes.float(), frames.shape.T
             flat["box_valid"] = area >= self.min_box_share * self.size[0] * self.size[1]
-        out = {name: x.unflatten(0, (b, t)) for name, x in flat.items()}
-        if "flow" in labels and flows > 0:
-            flow = clip_flow(poses, frames, hits, flows, self.size)
+        out = {name: x.unflatten(0, (-1, t)) for name, x in flat.items()}
+        if motions is not None:
+            b, u = motions.shape[-2:]
+            now = torch.arange(b * t, device=key.device).view(b, t)[:, :u].flatten()
+            key = key.view(b, t, *self.size)[:, :u].flatten(0, 1)
+            flow = clip_flow(
+                motions.flatten(-2), image_grid(b * u, self.size, self.device), key, frames[now + 1]
+            )
             parts = {"flow": flow.flow, "flow_valid": flow.inside & ~flow.occluded, "occluded": flow.occluded}
-            out |= {name: x.unflatten(0, (b, flows)) for name, x in parts.items()}
-        return out | {
-            "times_s": times.float(),
-            "intrinsics": poses.intrinsics.float(),
-            "world_from_camera": poses.world_from_camera.float(),
-            "label": scenes.shape[:, 0] * len(PATTERNS) + scenes.pattern[:, 0],
-        }
+            out |= {name: x.unflatten(0, (b, u)) for name, x in parts.items()}
+        return out
