@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from transframer.data.world.forms import BODY_LOWERS, NEAR_M, PER_PIXEL, Frames, at_points, take
+from transframer.data.world.forms import BODY_LOWERS, FACES, NEAR_M, PER_PIXEL, Frames, at_points, take
 from transframer.data.world.poses import Poses
 from transframer.data.world.scene import MAX_DEPTH_M
 from transframer.data.world.tracing import (
@@ -72,12 +72,13 @@ def _moved(motions: Tensor, grid: Grid, key: Tensor, w: Tensor) -> Float[Tensor,
     """The points in the next camera's axes, divided by their present depth."""
     constant, along_x, along_y, along_w = motions[0, ..., None, None].unbind(1)
     points = ((constant + along_y * grid.y) + along_x * grid.x).add_(along_w * w)
-    instance = instance_of(key)
-    chosen = (instance >= FIRST_OBJECT).flatten().nonzero().squeeze(1)
-    x, y, frame = (grid.of_rays(part, chosen) for part in (grid.x, grid.y, grid.frame))
-    w, instance = (part.flatten().index_select(0, chosen) for part in (w, instance))
-    forms = take(motions.movedim(0, -2).flatten(-2), (instance - GROUND) * len(key) + frame)
-    points.view(3, -1).scatter_(1, chosen.expand(3, -1), at_points(forms, x, y, w))
+    index = (key & 7 * FACES).ge(FIRST_OBJECT * FACES).nonzero(as_tuple=True)
+    x, y, frame = (grid.of_rays(part, index) for part in (grid.x, grid.y, grid.frame))
+    place = grid.place(index)
+    w, key = (part.flatten().index_select(0, place) for part in (w, key))
+    column = (instance_of(key) - GROUND) * motions.shape[-1] + frame
+    forms = take(motions.movedim(0, -2).flatten(-2), column)
+    points.view(3, -1).scatter_(1, place.expand(3, -1), at_points(forms, x, y, w))
     return points
 
 
@@ -119,8 +120,9 @@ def _hidden(then: Frames, grid: Grid, x: Tensor, y: Tensor, w: Tensor, w_then: T
     # the sky is lost behind the ground where that is near, other points beyond the greatest depth
     hidden = torch.where(w > 0, far - w_then, ground.sub_(far))
     height, width = grid.shape[1:]
-    near = overlaps(then.bounds[:2], *_landing(x, width)) & overlaps(then.bounds[2:], *_landing(y, height))
-    for pair in pairs_of(near.flatten(1), then.box, grid):
+    near = overlaps(then.bounds[:2], then.box, *_landing(x, width))
+    near &= overlaps(then.bounds[2:], then.box, *_landing(y, height))
+    for pair in pairs_of(near.flatten(), len(then), grid):
         px, py, w_point = take(torch.stack([x, y, w_then]).flatten(1), pair.place)
         upper, lower = interval(then.body, BODY_LOWERS, pair, px, py)
         enter = reduce(torch.minimum, upper)

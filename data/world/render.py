@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from transframer.data.world.forms import FACES, Frames, take
+from transframer.data.world.forms import FACES, Frames
 from transframer.data.world.scene import MAX_OBJECTS
 from transframer.data.world.shading import shade
 from transframer.data.world.tracing import (
@@ -35,17 +35,17 @@ def rgb_of(
         grid: the pixels' centres.
         key: what they see.
     """
-    pairs = pairs_of(near_tiles(frames.shadow_bounds, size), frames.box, grid)
+    pairs = pairs_of(near_tiles(frames.shadow_bounds, frames.box, size), len(frames), grid)
     image = shade(frames, grid, key, shadows(frames, grid, pairs))
-    pixel = frame, row, column = _edges(key).nonzero(as_tuple=True)
-    fine = pixel_grid(*pixel, size)
+    frame, row, column = _edges(key).nonzero(as_tuple=True)
+    fine = pixel_grid(frame, row, column, size)
     body, shadow = (
-        pairs_of(near_pixels(bounds, *pixel, size), frames.box, fine)
+        pairs_of(near_pixels(bounds, frames.box, frame, row, column, size), len(frames), fine)
         for bounds in (frames.bounds, frames.shadow_bounds)
     )
     colour = shade(frames, fine, trace(frames, fine, body), shadows(frames, fine, shadow))
     mean = colour.flatten(1, 2).mean(1)
-    place = (frame * size[0] + row) * size[1] + column
+    place = grid.place((frame, row, column))
     image.view(3, -1).scatter_(1, place.expand(3, -1), mean)
     return _lens(image).transpose(0, 1)
 
@@ -83,11 +83,10 @@ def depth_of(key: Int[Tensor, "f h w"]) -> Float[Tensor, "f h w"]:
 
 def classes_of(frames: Frames, key: Int[Tensor, "f h w"]) -> Int[Tensor, "f h w"]:
     """Index into SEGMENTATION_CLASSES of every pixel."""
-    count = len(frames)
-    background = frames.shape.new_tensor([SKY, GROUND])[:, None].expand(2, count)
-    classes = torch.cat([background, frames.shape + FIRST_OBJECT]).flatten()
-    frame = torch.arange(count, device=key.device, dtype=torch.int32)[:, None, None]
-    return take(classes, instance_of(key).mul_(count).add_(frame))
+    # a class is below 16, an instance below 8 and four times it already in the key: look up in one number
+    classes = (frames.shape + FIRST_OBJECT) << (4 * torch.arange(FIRST_OBJECT, 8, device=key.device))[:, None]
+    table = (classes.sum(0) + (GROUND << 4 * GROUND) + SKY).int()[:, None, None]
+    return (table >> (key & 7 * FACES)).bitwise_and_(15).long()
 
 
 def boxes_of(instance: Int[Tensor, "f h w"]) -> tuple[Int[Tensor, "f k 4"], Int[Tensor, "f k"]]:

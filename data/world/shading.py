@@ -8,7 +8,7 @@ from torch import Tensor
 
 from transframer.data.world.forms import AMBIENT, DIFFUSE, FACES, Frames, at_points, linear, take
 from transframer.data.world.scene import MAX_DEPTH_M
-from transframer.data.world.tracing import FIRST_OBJECT, Grid, surface_of, w_of
+from transframer.data.world.tracing import FIRST_OBJECT, Grid, instance_of, w_of
 
 _SHADOW = 0.55
 _PENUMBRA_M = 0.7
@@ -32,16 +32,15 @@ def shade(frames: Frames, grid: Grid, key: Int[Tensor, "a b c"], dark: Tensor) -
         dark: what `shadows` gives.
     """
     colour = _background(frames, grid, dark)
-    surface = surface_of(key)
-    chosen = (surface >= FIRST_OBJECT * FACES).flatten().nonzero().squeeze(1)
-    x, y, frame = (grid.of_rays(part, chosen) for part in (grid.x, grid.y, grid.frame))
+    index = (key & 7 * FACES).ge(FIRST_OBJECT * FACES).nonzero(as_tuple=True)
+    x, y, frame = (grid.of_rays(part, index) for part in (grid.x, grid.y, grid.frame))
+    place = grid.place(index)
+    key = key.flatten().index_select(0, place)
     # the tables of objects count faces, then slots, then frames
     slots, count = frames.box.shape
-    surface = surface.flatten().index_select(0, chosen)
-    column = ((surface & 3) * slots + (surface >> 2) - FIRST_OBJECT) * count + frame
-    w = w_of(key).flatten().index_select(0, chosen)
+    column = ((key & 3) * slots + instance_of(key) - FIRST_OBJECT) * count + frame
     paint = take(frames.paint.flatten(1), column)
-    colour.view(3, -1).scatter_(1, chosen.expand(3, -1), _object_colour(paint, x, y, w))
+    colour.view(3, -1).scatter_(1, place.expand(3, -1), _object_colour(paint, x, y, w_of(key)))
     return colour
 
 

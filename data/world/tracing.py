@@ -25,7 +25,7 @@ from transframer.data.world.forms import (
     quadratic,
     take,
 )
-from transframer.data.world.scene import MAX_DEPTH_M
+from transframer.data.world.scene import MAX_DEPTH_M, MAX_OBJECTS
 
 SKY, GROUND, FIRST_OBJECT = 0, 1, 2
 TILE = 8
@@ -64,9 +64,14 @@ class Grid:
         """Numbers of the frames, so that they broadcast to maps."""
         return table[..., None, None] if self.frame.ndim == 3 else take(table, self.frame)[:, None, None]
 
-    def of_rays(self, part: Tensor, chosen: Int[Tensor, " c"]) -> Tensor:
-        """What broadcasts to a map, at some of its rays."""
-        return part.expand(self.shape).reshape(-1).index_select(0, chosen)
+    def of_rays(self, part: Tensor, index: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """What broadcasts to a map, at some of its rays; never builds the map."""
+        steps = zip(index, part.expand(self.shape).stride(), strict=True)
+        return take(part.flatten(), sum((i * step for i, step in steps if step), index[0].new_zeros(1)))
+
+    def place(self, index: tuple[Tensor, Tensor, Tensor]) -> Int[Tensor, " c"]:
+        """Index into a map, flattened, from indices into its three dimensions."""
+        return (index[0] * self.shape[1] + index[1]) * self.shape[2] + index[2]
 
 
 @dataclass(frozen=True)
@@ -92,19 +97,20 @@ def image_grid(count: int, size: tuple[int, int], device: torch.device) -> Grid:
     height, width = size
     x = torch.arange(width, device=device) + (0.5 - width / 2)
     y = torch.arange(height, device=device) + (0.5 - height / 2)
-    index = torch.arange(count * height * width, device=device).view(count, height // TILE, TILE, width)
-    start = index[:, :, 0, ::TILE]
+    step, start_x = torch.arange(TILE, device=device), torch.arange(0, width, TILE, device=device)
+    start_y = torch.arange(0, height, TILE, device=device)[:, None]
     frame = torch.arange(count, device=device)[:, None, None]
+    tiles = count, len(start_y), len(start_x)
     return Grid(
         shape=(count, height, width),
         x=x,
         y=y[:, None],
         frame=frame,
-        block_frame=frame.expand_as(start).flatten(),
-        block_x=x.view(-1, TILE).T.repeat(1, start[..., 0].numel()),
-        block_y=y.view(-1, TILE).T.repeat_interleave(start.shape[-1], 1).repeat(1, count),
-        start=start.flatten(),
-        offset=index[0, 0, :, :TILE, None],
+        block_frame=frame.expand(tiles).flatten(),
+        block_x=x.view(-1, TILE).T[:, None, None].expand(TILE, *tiles).flatten(1),
+        block_y=y.view(-1, TILE).T[:, None, :, None].expand(TILE, *tiles).flatten(1),
+        start=((frame * height + start_y) * width + start_x).flatten(),
+        offset=(step[:, None] * width + step)[..., None],
     )
 
 
@@ -119,60 +125,75 @@ def pixel_grid(
     return Grid((2, 2, n), x, y[:, None], frame, frame, x, y, index[0, 0], index[..., :1])
 
 
-def pairs_of(near: Bool[Tensor, "k m"], box: Bool[Tensor, "k f"], grid: Grid) -> Iterator[Pairs]:
-    """The pairs of objects and the blocks that are near them."""
-    near_box = near & take(box, grid.block_frame)
+def pairs_of(near: Int[Tensor, " m"], count: int, grid: Grid) -> Iterator[Pairs]:
+    """The pairs of objects and the blocks that are near them.
+
+    Args:
+        near: of each block, the set of objects as `overlaps` gives it.
+        count: how many frames the objects' tables hold.
+    """
+    bits = _bits(near.device)[..., None]
     places = torch.cat([grid.block_x, grid.block_y])
-    for boxes, chosen in ((False, near ^ near_box), (True, near_box)):
-        slot, block = chosen.nonzero(as_tuple=True)
+    for boxes in (False, True):
+        slot, block = (near & bits[int(boxes)]).nonzero(as_tuple=True)
         x, y = take(places, block)[:, None].chunk(2)
         yield Pairs(
             boxes=boxes,
-            column=slot * box.shape[1] + take(grid.block_frame, block),
+            column=slot * count + take(grid.block_frame, block),
             x=x.transpose(0, 1),
             y=y,
             place=take(grid.start, block) + grid.offset,
         )
 
 
-def overlaps(bounds: Float[Tensor, "2 k f"], low: Tensor, high: Tensor) -> Bool[Tensor, "k f ..."]:
-    """Which intervals of one axis overlap others.
+def _bits(device: torch.device) -> Int[Tensor, "2 k"]:
+    """The bit of each object in a set of objects, for a round one and for a box."""
+    return (1 << torch.arange(2 * MAX_OBJECTS, device=device, dtype=torch.int32)).view(2, MAX_OBJECTS)
+
+
+def overlaps(
+    bounds: Float[Tensor, "2 k f"], box: Bool[Tensor, "k f"], low: Tensor, high: Tensor
+) -> Int[Tensor, "f ..."]:
+    """The set of the objects, as bits of an int32, whose interval on one axis overlaps another one.
 
     Args:
         bounds: from and to, of each object.
         low, high: the others, so that they broadcast to [f, ...].
     """
-    start, end = bounds.view(*bounds.shape, *(1,) * (low.ndim - 1)).unbind()
-    return (low < end) & (start < high)
+    bit = torch.where(box, *_bits(box.device).flip(0)[..., None])
+    start, end, bit = (x.view(*x.shape, *(1,) * (low.ndim - 1)) for x in (*bounds, bit))
+    return ((low < end) & (start < high)).mul(bit).sum(0, dtype=torch.int32)
 
 
-def near_cells(
-    bounds: Float[Tensor, "4 k f"], size: tuple[int, int], side: int
-) -> tuple[Bool[Tensor, "k f c"], Bool[Tensor, "k f r"]]:
-    """Which columns and which rows of the square cells of an image each object is near."""
+def _near_cells(
+    bounds: Float[Tensor, "4 k f"], box: Bool[Tensor, "k f"], size: tuple[int, int], side: int
+) -> tuple[Int[Tensor, "f r"], Int[Tensor, "f c"]]:
+    """The objects near the rows and near the columns of the square cells of an image."""
     height, width = size
-    left = torch.arange(0, width, side, device=bounds.device)[None] - width / 2
     top = torch.arange(0, height, side, device=bounds.device)[None] - height / 2
-    return overlaps(bounds[:2], left, left + side), overlaps(bounds[2:], top, top + side)
+    left = torch.arange(0, width, side, device=bounds.device)[None] - width / 2
+    return overlaps(bounds[2:], box, top, top + side), overlaps(bounds[:2], box, left, left + side)
 
 
-def near_tiles(bounds: Float[Tensor, "4 k f"], size: tuple[int, int]) -> Bool[Tensor, "k m"]:
-    """Which tiles of an image grid each object is near."""
-    columns, rows = near_cells(bounds, size, TILE)
-    return (rows[..., None] & columns[..., None, :]).flatten(1)
+def near_tiles(
+    bounds: Float[Tensor, "4 k f"], box: Bool[Tensor, "k f"], size: tuple[int, int]
+) -> Int[Tensor, " m"]:
+    """The objects near each tile of an image grid."""
+    rows, columns = _near_cells(bounds, box, size, TILE)
+    return (rows[..., None] & columns[..., None, :]).flatten()
 
 
 def near_pixels(
     bounds: Float[Tensor, "4 k f"],
+    box: Bool[Tensor, "k f"],
     frame: Int[Tensor, " n"],
     row: Int[Tensor, " n"],
     column: Int[Tensor, " n"],
     size: tuple[int, int],
-) -> Bool[Tensor, "k n"]:
-    """Which of some pixels each object is near."""
-    columns, rows = near_cells(bounds, size, 1)
-    near = take(rows.flatten(1), frame * size[0] + row)
-    return near.logical_and_(take(columns.flatten(1), frame * size[1] + column))
+) -> Int[Tensor, " n"]:
+    """The objects near each of some pixels."""
+    rows, columns = _near_cells(bounds, box, size, 1)
+    return take(rows.flatten(), frame * size[0] + row) & take(columns.flatten(), frame * size[1] + column)
 
 
 def interval(

@@ -179,7 +179,7 @@ class World:
     ) -> dict[str, Tensor]:
         """The labels of clips of t frames each; their motions are [s, 3, 4, b, flows]."""
         grid = image_grid(len(frames), self.size, self.device)
-        pairs = pairs_of(near_tiles(frames.bounds, self.size), frames.box, grid)
+        pairs = pairs_of(near_tiles(frames.bounds, frames.box, self.size), len(frames), grid)
         key = trace(frames, grid, pairs)
         flat: dict[str, Tensor] = {}  # one row per frame
         if "rgb" in labels:
