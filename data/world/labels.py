@@ -17,6 +17,7 @@ from transframer.data.world.tracing import (
     GROUND,
     TILE,
     Grid,
+    indices,
     instance_of,
     interval,
     overlaps,
@@ -72,7 +73,7 @@ def _moved(motions: Tensor, grid: Grid, key: Tensor, w: Tensor) -> Float[Tensor,
     """The points in the next camera's axes, divided by their present depth."""
     constant, along_x, along_y, along_w = motions[0, ..., None, None].unbind(1)
     points = ((constant + along_y * grid.y) + along_x * grid.x).add_(along_w * w)
-    index = (key & 7 * FACES).ge(FIRST_OBJECT * FACES).nonzero(as_tuple=True)
+    index = indices((key & 7 * FACES).ge(FIRST_OBJECT * FACES))
     x, y, frame = (grid.of_rays(part, index) for part in (grid.x, grid.y, grid.frame))
     place = grid.place(index)
     w, key = (part.flatten().index_select(0, place) for part in (w, key))

@@ -14,6 +14,7 @@ from transframer.data.world.tracing import (
     GROUND,
     SKY,
     Grid,
+    indices,
     instance_of,
     near_pixels,
     near_tiles,
@@ -36,14 +37,16 @@ def rgb_of(
         key: what they see.
     """
     pairs = pairs_of(near_tiles(frames.shadow_bounds, frames.box, size), len(frames), grid)
-    image = shade(frames, grid, key, shadows(frames, grid, pairs))
-    frame, row, column = _edges(key).nonzero(as_tuple=True)
+    edges = _edges(key)
+    image = shade(frames, grid, key, shadows(frames, grid, pairs), skip=edges)
+    frame, row, column = indices(edges)
     fine = pixel_grid(frame, row, column, size)
     body, shadow = (
         pairs_of(near_pixels(bounds, frames.box, frame, row, column, size), len(frames), fine)
         for bounds in (frames.bounds, frames.shadow_bounds)
     )
-    colour = shade(frames, fine, trace(frames, fine, body), shadows(frames, fine, shadow))
+    fine_key, none = trace(frames, fine, body), edges.new_zeros(1)
+    colour = shade(frames, fine, fine_key, shadows(frames, fine, shadow), skip=none)
     mean = colour.flatten(1, 2).mean(1)
     place = grid.place((frame, row, column))
     image.view(3, -1).scatter_(1, place.expand(3, -1), mean)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from transframer.data.world.forms import AMBIENT, DIFFUSE, FACES, Frames, at_points, linear, take
 from transframer.data.world.scene import MAX_DEPTH_M
-from transframer.data.world.tracing import FIRST_OBJECT, Grid, instance_of, w_of
+from transframer.data.world.tracing import FIRST_OBJECT, Grid, indices, instance_of, w_of
 
 _SHADOW = 0.55
 _PENUMBRA_M = 0.7
@@ -21,18 +21,21 @@ def _wave(x: Tensor) -> Tensor:
     """
     x = x.sub_(x.floor())
     x = x.mul_(1 - x)
-    return torch.rsub(x, 3, alpha=8).mul_(x).mul_(x)
+    return (x * -8).add_(3).mul_(x).mul_(x)
 
 
-def shade(frames: Frames, grid: Grid, key: Int[Tensor, "a b c"], dark: Tensor) -> Float[Tensor, "3 a b c"]:
+def shade(
+    frames: Frames, grid: Grid, key: Int[Tensor, "a b c"], dark: Tensor, skip: Bool[Tensor, ...]
+) -> Float[Tensor, "3 a b c"]:
     """RGB, 0-1, of what every ray meets.
 
     Args:
         key: what `trace` gives.
         dark: what `shadows` gives.
+        skip: the rays on which objects are left out.
     """
     colour = _background(frames, grid, dark)
-    index = (key & 7 * FACES).ge(FIRST_OBJECT * FACES).nonzero(as_tuple=True)
+    index = indices((key & 7 * FACES).ge(FIRST_OBJECT * FACES).logical_and_(~skip))
     x, y, frame = (grid.of_rays(part, index) for part in (grid.x, grid.y, grid.frame))
     place = grid.place(index)
     key = key.flatten().index_select(0, place)
@@ -53,12 +56,12 @@ def _background(frames: Frames, grid: Grid, dark: Tensor) -> Float[Tensor, "3 a 
     phase_1, phase_2, per_pixel, *colours = views[12:].unbind()
     depth = ground.clamp_(min=1 / MAX_DEPTH_M).reciprocal_()
     first, second = _wave(first.mul_(depth).add_(phase_1)), _wave(second.mul_(depth).add_(phase_2))
-    shadow = dark.mul(depth).mul_(1 / _PENUMBRA_M).clamp_(max=1)
+    shadow = dark.mul(depth).mul_(_SHADOW / _PENUMBRA_M).clamp_(max=_SHADOW)
     far = depth.mul_(1 / MAX_DEPTH_M)
     haze = far * far
-    light = torch.rsub(shadow, 1, alpha=_SHADOW).mul_(1 - haze)
+    light = (1 - shadow).mul_(1 - haze)
     # the pattern fades with distance, where it would be finer than a pixel
-    near = torch.rsub(far, 1)
+    near = 1 - far
     mark = first.mul_(second).mul_(256).mul_(near).mul_(near).mul_(light)
     length = (1 + (y * per_pixel).square()) + (x * per_pixel).square()
     up = up.mul_(1.8).mul_(length.rsqrt_()).clamp_(0, 1)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from transframer.data.world.forms import (
@@ -92,6 +92,11 @@ class Pairs:
     place: Int[Tensor, "s s p"]
 
 
+def indices(mask: Shaped[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Where a mask is not 0: indices into each of its dimensions, contiguous, as what follows needs them."""
+    return mask.nonzero().T.contiguous().unbind()
+
+
 def image_grid(count: int, size: tuple[int, int], device: torch.device) -> Grid:
     """One ray through the centre of every pixel of `count` images, in tiles, frame by frame, row by row."""
     height, width = size
@@ -135,7 +140,7 @@ def pairs_of(near: Int[Tensor, " m"], count: int, grid: Grid) -> Iterator[Pairs]
     bits = _bits(near.device)[..., None]
     places = torch.cat([grid.block_x, grid.block_y])
     for boxes in (False, True):
-        slot, block = (near & bits[int(boxes)]).nonzero(as_tuple=True)
+        slot, block = indices(near & bits[int(boxes)])
         x, y = take(places, block)[:, None].chunk(2)
         yield Pairs(
             boxes=boxes,
