@@ -64,12 +64,12 @@ class Grid:
         """Numbers of the frames, so that they broadcast to maps."""
         return table[..., None, None] if self.frame.ndim == 3 else take(table, self.frame)[:, None, None]
 
-    def of_rays(self, part: Tensor, index: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """What broadcasts to a map, at some of its rays; never builds the map."""
+    def of_rays(self, part: Tensor, index: tuple[Tensor, ...]) -> Tensor:
+        """What broadcasts to a map, at some of its rays, without building the map."""
         steps = zip(index, part.expand(self.shape).stride(), strict=True)
-        return take(part.flatten(), sum((i * step for i, step in steps if step), index[0].new_zeros(1)))
+        return take(part.flatten(), reduce(torch.add, [i * step for i, step in steps if step]))
 
-    def place(self, index: tuple[Tensor, Tensor, Tensor]) -> Int[Tensor, " c"]:
+    def place(self, index: tuple[Tensor, ...]) -> Int[Tensor, " c"]:
         """Index into a map, flattened, from indices into its three dimensions."""
         return (index[0] * self.shape[1] + index[1]) * self.shape[2] + index[2]
 

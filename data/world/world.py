@@ -23,7 +23,7 @@ from transframer.task import Clip
 
 LABELS = ("rgb", "depth_m", "instance", "mask", "flow", "boxes")
 # Rays worked on at once: on a CPU few enough to stay in cache, on a GPU enough to fill it.
-_RAYS_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 23}
+_RAYS_AT_ONCE = {"cpu": 3 << 17, "cuda": 1 << 23}
 
 
 @dataclass(frozen=True)
@@ -141,16 +141,13 @@ class World:
         frames = frames_of(scenes, poses)
         motions = motions_of(poses)[..., :flows] if "flow" in labels and flows > 0 else None
         b, t = times.shape
-        count = _RAYS_AT_ONCE.get(self.device.type, 1 << 18)
-        some = max(1, count // (self.size[0] * self.size[1] * t))
-        parts = [
-            self._render(
-                frames[start * t : (start + some) * t],
-                None if motions is None else motions[..., start : start + some, :],
-                t, frozenset(labels),
-            )
-            for start in range(0, b, some)
-        ]  # fmt: skip
+        rays = _RAYS_AT_ONCE.get(self.device.type, _RAYS_AT_ONCE["cpu"])
+        some = max(1, rays // (self.size[0] * self.size[1] * t))
+        parts = []
+        for start in range(0, b, some):
+            of_frames, of_clips = slice(start * t, (start + some) * t), slice(start, start + some)
+            moves = None if motions is None else motions[..., of_clips, :]
+            parts.append(self._render(frames[of_frames], moves, t, frozenset(labels)))
         return Clips(
             times_s=times.float(),
             intrinsics=poses.intrinsics.float(),
