@@ -21,7 +21,7 @@ def _wave(x: Tensor) -> Tensor:
     """
     x = x.sub_(x.floor())
     x = x.mul_(1 - x)
-    # a product with a power of 2 is exact, so fused or not: every place in a vector rounds alike
+    # a product with a power of 2 is exact, so it does not matter whether a machine fuses it with the sum
     return torch.rsub(x, 3, alpha=8).mul_(x).mul_(x)
 
 
