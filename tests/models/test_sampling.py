@@ -154,7 +154,7 @@ def test_the_median_of_a_coefficient_is_coded_if_it_is_not_zero(any_model, monke
                 ).expand(1, 1, 16),
             )
             patch.setattr(
-                decoder, "value_logits", lambda self, state, channel, table, x=value_logits: x[channel]
+                decoder, "value_logits", lambda self, state, channel, *a, x=value_logits: x[channel]
             )
             assert draw_first(Sampler(any_model, temperature=0.0, estimate="median"), e) == expected
         coded.append(expected[0] < 192)

@@ -42,7 +42,7 @@ def log_softmax_over(logits, legal, chosen):
 
 
 def around(past, channel, position, gy, gx):
-    """Signed logarithms of the coefficients decoded before an event in its cell and the four beside it."""
+    """asinh of the coefficients decoded before an event in its cell and the four beside it."""
     seen = {(c, p): v for c, p, v in past}
     y, x = divmod(position, gx)
     rows = []
@@ -51,8 +51,20 @@ def around(past, channel, position, gy, gx):
         at = (y + dy) * gx + x + dx
         for c in range(192):
             value = seen.get((c, at), 0) if inside else 0
-            rows.append(math.copysign(math.log1p(abs(value)), value))
+            rows.append(math.asinh(value))
     return torch.tensor(rows, dtype=torch.float64)
+
+
+def drafted_events(coded, last, cells_of):
+    """Log-probability of each later pair to be the next, and of none, where coefficients are independent."""
+    nats, so_far = {}, 0.0
+    for channel in range(192):
+        for position in cells_of(channel):
+            if (channel, position) > last:
+                log_odds = float(coded[channel, position])
+                nats[channel, position] = so_far - math.log1p(math.exp(-log_odds))
+                so_far -= math.log1p(math.exp(log_odds))
+    return nats, so_far
 
 
 def slow_log_prob(model, episode):
@@ -72,7 +84,7 @@ def slow_log_prob(model, episode):
             y * gx + x for y in range(gy) for x in range(gx) if not (chroma and halved and (y % 2 or x % 2))
         ]
 
-    table = decoder.value_table()
+    table = decoder.values.table()
     total, start = 0.0, 0
     while True:
         before = type(tokens)(*(t[:, :start] for t in tokens[:3]), torch.tensor([start]))
@@ -86,8 +98,17 @@ def slow_log_prob(model, episode):
             previous = events[i - 1] if i else (0, -1, 1)
             inputs[0].append(row)
             h = run_stack(decoder.stacks[0], inputs[0], memory)
-            legal = {c for c in range(192) if any((c, p) > previous[:2] for p in cells_of(c))} | {STOP}
-            nats = log_softmax_over(decoder.channel_head(decoder.norms[0](h)), legal, channel)
+            draft = [
+                part[0].detach() for part in (context.draft.coded, context.draft.centre, context.draft.spread)
+            ]
+            pairs, none = drafted_events(draft[0], previous[:2], cells_of)
+            legal = {c for c, _ in pairs} | {STOP}
+            prior = {
+                c: math.log(sum(math.exp(n) for (k, _), n in pairs.items() if k == c)) for c in legal - {STOP}
+            }
+            logits = decoder.channel_head(decoder.norms[0](h))
+            logits = {c: float(logits[c]) + (none if c == STOP else prior[c]) for c in legal}
+            nats = log_softmax_over(logits, legal, channel)
             if channel != STOP:
                 inputs[1].append(h + decoder.channel_vector(torch.tensor(channel)))
                 h = run_stack(decoder.stacks[1], inputs[1], memory)
@@ -95,16 +116,22 @@ def slow_log_prob(model, episode):
                 keys = [
                     decoder.pointer_key(cell) + at for cell, at in zip(cells, context.positions, strict=True)
                 ]
-                logits = [query @ key / math.sqrt(config.width) for key in keys]
                 legal = {p for p in cells_of(channel) if (channel, p) > previous[:2]}
+                logits = {p: query @ keys[p] / math.sqrt(config.width) + pairs[channel, p] for p in legal}
                 nats += log_softmax_over(logits, legal, position)
                 where = context.positions[position] + decoder.cell(cells[position])
-                inputs[2].append(
-                    h + where + decoder.neighbours(around(events[:i], channel, position, gy, gx))
-                )
+                coded, centre, spread = (part[channel, position] for part in draft)
+                told = decoder.drafted(torch.stack([coded, centre, spread.log()]))
+                near = decoder.neighbours(around(events[:i], channel, position, gy, gx))
+                inputs[2].append(h + where + told + near)
                 h = run_stack(decoder.stacks[2], inputs[2], memory)
-                logits = decoder.value_query(decoder.norms[2](h)) @ table.T / math.sqrt(config.width)
-                logits = logits + decoder.value_bias.weight[channel]
+                h = decoder.norms[2](h)
+                logits = decoder.values.query(h) @ table.T / math.sqrt(config.width)
+                logits = logits + decoder.values.bias.weight[channel]
+                shift, log_scale = decoder.values.correction(h)
+                for k, v in enumerate(range(-config.max_value, config.max_value + 1)):
+                    distance = abs(math.asinh(v) - centre - shift)
+                    logits[k] -= distance / (spread * math.exp(log_scale))
                 legal = set(range(2 * config.max_value + 1)) - {config.max_value}
                 nats += log_softmax_over(logits, legal, value + config.max_value)
                 row = decoder.channel_vector(torch.tensor(channel)) + where + table[value + config.max_value]

@@ -84,7 +84,7 @@ def chunk_logits(model, e, tokens, index=0):
     seen = []
     hooks = [
         getattr(model.decoder, name).register_forward_hook(lambda m, i, out: seen.append(out.detach()))
-        for name in ("channel_head", "pointer_query", "value_query")
+        for name in ("channel_head", "pointer_query", "values")
     ]
     model.score_chunk(context, chunk, grid_from_tokens(tokens, (4, 4)))
     for hook in hooks:
@@ -185,7 +185,13 @@ def test_loss_is_the_nats_of_the_chunk_drawn(any_model, episodes):
     loss = any_model.loss(batch, torch.Generator().manual_seed(0))
     torch.testing.assert_close(loss.nats, -any_model.log_prob(short), rtol=1e-5, atol=1e-4)
     assert torch.allclose(sum(loss.parts.values()), loss.nats)
-    expected = (loss.nats / loss.events).mean()
+    batch_grid = code_episodes(short)
+    blank = torch.zeros_like(batch_grid)
+    draft = any_model.encode(
+        batch, any_model.dct_images(batch), blank, torch.zeros(2, dtype=torch.long)
+    ).draft
+    drafted = draft.loss(batch_grid, torch.ones_like(blank.flatten(2), dtype=torch.bool))
+    expected = (loss.nats / loss.events).mean() + CONFIG.draft_weight * (drafted / loss.events).mean()
     torch.testing.assert_close(loss.total, expected)
 
 

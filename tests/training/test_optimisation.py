@@ -7,7 +7,13 @@ from torch import nn
 
 from transframer.training import optimisation
 from transframer.training.config import TrainConfig
-from transframer.training.optimisation import learning_rate, make_optimizer, moving_average, progress
+from transframer.training.optimisation import (
+    learning_rate,
+    make_optimizer,
+    moving_average,
+    progress,
+    set_learning_rate,
+)
 
 
 def test_doctests():
@@ -48,6 +54,16 @@ def test_only_matrices_decay():
         0.1: {"conv.weight"},
         0.0: {"table.weight", "conv.bias", "norm.weight", "norm.bias", "gain", "row_embedding"},
     }
+
+
+def test_a_module_may_scale_its_learning_rate():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[1].lr_scale = 5.0
+    optimizer = make_optimizer(model, TrainConfig(weight_decay=0.1))
+    set_learning_rate(optimizer, 0.1)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert [rates[id(p)] for p in model.parameters()] == pytest.approx([0.1, 0.1, 0.5, 0.5])
+    assert {g["weight_decay"] for g in optimizer.param_groups} == {0.0, 0.1}
 
 
 def test_the_average_follows_its_formula():

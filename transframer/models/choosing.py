@@ -77,7 +77,7 @@ class ChunkDecoder:
     ) -> None:
         self.decoder, self.context, self.choice, self.grid = decoder, context, choice, grid
         self.last_channel, self.last_position = last[0][:, None], last[1][:, None]
-        self.table = decoder.value_table()
+        self.table = decoder.values.table()
         b = len(context.cells)
         self.next_input = decoder.start.expand(b, 1, -1)
         self.inputs: list[list[Tensor]] = [[], [], []]  # what each stack was fed, for the uncached path
@@ -95,7 +95,9 @@ class ChunkDecoder:
         vectors = self.decoder.event_vector(self.context, channel, position, value, self.table)
         state = self._run(0, torch.cat([self.next_input, vectors[:, :-1]], 1))
         state = self._run(1, state + self.decoder.channel_vector(channel))
-        self._run(2, state + self._place(channel, position))
+        drafted = self.decoder.draft_at(self.context, channel, position)
+        place = self.decoder.place_vector(self.context, self.grid, channel, position, drafted)
+        self._run(2, state + place)
         self.next_input = vectors[:, -1:]
         self.last_channel, self.last_position = channel[:, -1:], position[:, -1:]
 
@@ -131,11 +133,6 @@ class ChunkDecoder:
             :, -x.shape[1] :
         ]
 
-    def _place(self, channel: Int[Tensor, "b l"], position: Int[Tensor, "b l"]) -> Float[Tensor, "b l d"]:
-        """What the value decoder is told of where an event is."""
-        around = self.decoder.neighbourhood_vector(self.context, self.grid, channel, position)
-        return self.decoder.position_vector(self.context, position) + around
-
     def _write(self, channel: Tensor, position: Tensor, value: Tensor) -> None:
         flat = self.grid.flatten(1)
         cell = channel.clamp(max=STOP - 1) * (flat.shape[1] // STOP) + position
@@ -148,8 +145,10 @@ class ChunkDecoder:
         return state, self.decoder.position_logits(state, self.context, channel, *last)
 
     def _after_position(self, state: Tensor, channel: Tensor, position: Tensor) -> Float[Tensor, "b 1 v"]:
-        state = self._run(2, state + self._place(channel, position))
-        return self.decoder.value_logits(state, channel, self.table)
+        drafted = self.decoder.draft_at(self.context, channel, position)
+        place = self.decoder.place_vector(self.context, self.grid, channel, position, drafted)
+        state = self._run(2, state + place)
+        return self.decoder.value_logits(state, channel, drafted, self.table)
 
     def _pick(self, logits: Float[Tensor, "b 1 n"]) -> Int[Tensor, "b 1"]:
         choice = self.choice

@@ -30,14 +30,15 @@ class Chunk:
     last_position: Tensor
     start: Tensor
 
+    @property
+    def length(self) -> Tensor:
+        """b, events up to the last scored one."""
+        order = torch.arange(1, self.scored.shape[1] + 1, device=self.scored.device)
+        return (self.scored * order).amax(1)
+
     def rows(self, index: Tensor) -> Chunk:
         """These episodes, padded no longer than the longest of them needs."""
-        length = int(
-            self.scored[index]
-            .long()
-            .mul(torch.arange(1, self.scored.shape[1] + 1, device=index.device))
-            .max()
-        )
+        length = int(self.length[index].max())
         events = (t[index, :length] for t in (self.channel, self.position, self.value, self.scored))
         return Chunk(*events, *(t[index] for t in (self.last_channel, self.last_position, self.start)))
 

@@ -8,15 +8,16 @@ always decodes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from transframer.codec import N_CHANNELS, channel_plane, channel_zigzag
-from transframer.models.annotations import fourier_features
 from transframer.models.attention import DecoderLayer, KeyValueCache
+from transframer.models.draft import Draft, EventPrior
 from transframer.models.presets import TransframerConfig
+from transframer.models.values import ValueHead
 
 STOP = N_CHANNELS
 Memory = list[list[tuple[Tensor, Tensor]]]
@@ -35,6 +36,8 @@ class Context:
         legal: b x (N_CHANNELS + 1) x p, the cells that each channel has; none for the stop.
         last_legal: b x (N_CHANNELS + 1), the last of them; all of p for the stop, which may follow itself.
         columns: cells in a row.
+        draft: the coefficients as drafted; None in a model without.
+        prior: the events' probabilities that follow from the draft.
     """
 
     cells: Tensor
@@ -45,6 +48,8 @@ class Context:
     legal: Tensor
     last_legal: Tensor
     columns: int
+    draft: Draft | None = None
+    prior: EventPrior | None = None
 
     def select(self, rows: Tensor) -> Context:
         """These rows of the batch."""
@@ -53,14 +58,16 @@ class Context:
         )
         memory = [[(k.index_select(0, rows), v.index_select(0, rows)) for k, v in s] for s in self.memory]
         mask = None if self.memory_mask is None else self.memory_mask.index_select(0, rows)
-        return Context(cells, memory, mask, self.positions, pointer_keys, legal, last_legal, self.columns)
+        context = Context(cells, memory, mask, self.positions, pointer_keys, legal, last_legal, self.columns)
+        return context if self.draft is None else context.starting_from(self.draft.select(rows))
+
+    def starting_from(self, draft: Draft) -> Context:
+        """The same context with a draft."""
+        return replace(self, draft=draft, prior=EventPrior(draft))
 
 
 class TripleDecoder(nn.Module):
     """The channel, position and value decoders with their heads."""
-
-    value_frequencies = 8
-    value_features: Tensor
 
     def __init__(self, config: TransframerConfig) -> None:
         super().__init__()
@@ -83,34 +90,21 @@ class TripleDecoder(nn.Module):
         self.channel = nn.Embedding(N_CHANNELS + 1, width)
         self.plane = nn.Embedding(3, width)
         self.frequency = nn.Embedding(64, width)
-        # Neighbouring values share features, so that rare ones are not learned from nothing.
-        value_features = _value_features(config.max_value)
-        self.register_buffer("value_features", value_features, persistent=False)
-        self.value = nn.Linear(value_features.shape[1], width)
-        self.value_own = nn.Embedding(2 * config.max_value + 1, width)
+        self.values = ValueHead(width, config.max_value, config.draft)
         self.cell = nn.Linear(memory_width, width)
         self.neighbours = nn.Linear(5 * N_CHANNELS, width, bias=False)
+        self.drafted = nn.Linear(3, width) if config.draft else None
         self.pointer_query = nn.Linear(width, width)
         self.pointer_key = nn.Linear(memory_width, width)
         self.channel_head = nn.Linear(width, N_CHANNELS + 1)
-        self.value_query = nn.Linear(width, width)
-        self.value_bias = nn.Embedding(N_CHANNELS, 2 * config.max_value + 1)
-        for embedding in (self.channel, self.plane, self.frequency, self.value_own):
+        for embedding in (self.channel, self.plane, self.frequency):
             nn.init.normal_(embedding.weight, std=0.5)
-        # Coefficients are small far more often than large: start from p(v) ~ |v| ** -1.5, not from uniform.
-        magnitude = torch.arange(-config.max_value, config.max_value + 1).abs().clamp(min=1)
-        with torch.no_grad():
-            self.value_bias.weight.copy_(-1.5 * magnitude.log().expand_as(self.value_bias.weight))
 
     def layers(self, index: int) -> list[DecoderLayer]:
         """The layers of one of the three stacks: 0 channel, 1 position, 2 value."""
         return list(self.stacks[index].children())  # type: ignore[arg-type]
 
     # -- embeddings ---------------------------------------------------------------------------------------
-
-    def value_table(self) -> Tensor:
-        """Embeddings of the values -max_value .. max_value, which also are the value head's weights."""
-        return self.value(self.value_features) + self.value_own.weight
 
     def channel_vector(self, channel: Tensor) -> Tensor:
         """Embedding of channels, stop included."""
@@ -137,7 +131,7 @@ class TripleDecoder(nn.Module):
         """
         gx = context.columns
         cells = grid.flatten(2).transpose(1, 2)  # b p channels
-        cells = cells.sign() * cells.abs().to(self.cell.weight.dtype).log1p()
+        cells = cells.to(self.cell.weight.dtype).asinh()
         channels = torch.arange(N_CHANNELS, device=grid.device)
         column, last = position % gx, cells.shape[1] - 1
         always = torch.ones_like(column, dtype=torch.bool)
@@ -175,6 +169,8 @@ class TripleDecoder(nn.Module):
             last_channel, last_position: b x l, the pair before each event; (0, -1) before the first.
         """
         logits = _at_least_fp32(self.channel_head(self.norms[0](state)))
+        if context.prior is not None:
+            logits = logits + context.prior.channel_logits(last_channel, last_position)
         channels = torch.arange(N_CHANNELS + 1, device=state.device)
         more = context.last_legal.gather(1, last_channel) > last_position  # b l: the same channel goes on
         legal = (channels > last_channel[..., None]) | (
@@ -188,18 +184,38 @@ class TripleDecoder(nn.Module):
         """b x l x p, -inf where the pair (channel, position) is not later; for the stop all are legal."""
         query = self.pointer_query(self.norms[1](state))
         logits = _at_least_fp32(query @ context.pointer_keys.transpose(1, 2)) / query.shape[-1] ** 0.5
+        if context.prior is not None:
+            logits = logits + context.prior.position_logits(channel)
         cells = torch.arange(logits.shape[-1], device=state.device)
         after = torch.where(channel == last_channel, last_position, -1)
         rows = torch.arange(len(channel), device=state.device)[:, None]
         legal = context.legal[rows, channel] & (cells > after[..., None])
         return logits.masked_fill(~(legal | (channel == STOP)[..., None]), -torch.inf)
 
-    def value_logits(self, state: Tensor, channel: Tensor, table: Tensor) -> Tensor:
-        """b x l x (2 * max_value + 1), -inf for the value 0, which is never coded."""
-        logits = self.value_query(self.norms[2](state)) @ table.T / state.shape[-1] ** 0.5
-        logits = _at_least_fp32(logits) + self.value_bias(channel.clamp(max=N_CHANNELS - 1))
-        zero = torch.arange(logits.shape[-1], device=state.device) == self.max_value
-        return logits.masked_fill(zero, -torch.inf)
+    def draft_at(self, context: Context, channel: Tensor, position: Tensor) -> Tensor | None:
+        """Log-odds, centre and logarithm of the spread that are drafted for pairs b x l; b x l x 3."""
+        draft = context.draft
+        if draft is None:
+            return None
+        at = channel.clamp(max=N_CHANNELS - 1) * draft.coded.shape[2] + position
+        parts = [draft.coded, draft.centre, draft.spread.log()]
+        return torch.stack([part.flatten(1).gather(1, at) for part in parts], -1)
+
+    def place_vector(
+        self, context: Context, grid: Tensor, channel: Tensor, position: Tensor, drafted: Tensor | None
+    ) -> Tensor:
+        """What the value decoder is told of where an event is; arguments as of the parts."""
+        vector = self.position_vector(context, position)
+        vector = vector + self.neighbourhood_vector(context, grid, channel, position)
+        return vector if drafted is None or self.drafted is None else vector + self.drafted(drafted)
+
+    def value_logits(self, state: Tensor, channel: Tensor, drafted: Tensor | None, table: Tensor) -> Tensor:
+        """b x l x (2 * max_value + 1), -inf for the value 0, which is never coded.
+
+        Args:
+            drafted: b x l x 3, from `draft_at`.
+        """
+        return self.values(self.norms[2](state), channel.clamp(max=N_CHANNELS - 1), drafted, table)
 
     def event_vector(
         self, context: Context, channel: Tensor, position: Tensor, value: Tensor, table: Tensor
@@ -228,7 +244,7 @@ class TripleDecoder(nn.Module):
             last_channel, last_position: b, the pair before the chunk; (0, -1) before the first.
             grid: b x N_CHANNELS x gy x gx, all of the frame's coefficients; an event sees the earlier ones.
         """
-        table = self.value_table()
+        table = self.values.table()
         past = self.event_vector(context, channel[:, :-1], position[:, :-1], value[:, :-1], table)
         start = self.start.expand(len(channel), 1, -1)
         before_channel = torch.cat([last_channel[:, None], channel[:, :-1]], 1)
@@ -238,10 +254,10 @@ class TripleDecoder(nn.Module):
         state = self.run_stack(1, state + self.channel_vector(channel), context, None)
         logits = self.position_logits(state, context, channel, before_channel, before_position)
         position_nats = _nats(logits, position)
-        state = state + self.position_vector(context, position)
-        state = state + self.neighbourhood_vector(context, grid, channel, position)
+        drafted = self.draft_at(context, channel, position)
+        state = state + self.place_vector(context, grid, channel, position, drafted)
         state = self.run_stack(2, state, context, None)
-        value_nats = _nats(self.value_logits(state, channel, table), value + self.max_value)
+        value_nats = _nats(self.value_logits(state, channel, drafted, table), value + self.max_value)
         coded = channel != STOP
         return {"channel": channel_nats, "position": position_nats * coded, "value": value_nats * coded}
 
@@ -253,19 +269,3 @@ def _at_least_fp32(logits: Tensor) -> Tensor:
 def _nats(logits: Tensor, index: Tensor) -> Tensor:
     picked = logits.gather(-1, index[..., None])[..., 0]
     return logits.logsumexp(-1) - picked
-
-
-def _value_features(max_value: int) -> Tensor:
-    """Sign, log magnitude, and Fourier features of both scales of the values -max_value .. max_value."""
-    value = torch.arange(-max_value, max_value + 1).float()
-    log = value.sign() * torch.log1p(value.abs())
-    return torch.cat(
-        [
-            value.sign()[:, None],
-            (value / max_value)[:, None],
-            log[:, None],
-            fourier_features(log, 6, 16.0),
-            fourier_features(value, TripleDecoder.value_frequencies, 4.0 * max_value),
-        ],
-        dim=1,
-    )

@@ -30,6 +30,9 @@ class TransframerConfig:
         dropout: on the residual branches.
         length_power: an episode's nats are divided by events ** length_power in the training loss; 0 sums
             (long frames rule), 1 averages (every episode weighs the same).
+        draft: start from a draft of all coefficients, and give the model hints of the target (see
+            `transframer.models.draft`); False is the paper's model.
+        draft_weight: weight of the draft's own nats in the training loss, divided as the events' are.
     """
 
     tasks: tuple[str, ...] = ()
@@ -50,6 +53,8 @@ class TransframerConfig:
     gate_init: float = 0.5
     dropout: float = 0.0
     length_power: float = 1.0
+    draft: bool = True
+    draft_weight: float = 0.3
 
     def __post_init__(self) -> None:
         if not 0 < self.chunk_overlap < self.chunk_events:
@@ -117,6 +122,7 @@ PRESETS: dict[str, TransframerConfig] = {
         gate_init=0.0,
         dropout=0.1,
         length_power=0.0,
+        draft=False,
     ),
 }
 

@@ -25,10 +25,12 @@ from transframer.codec import (
 )
 from transframer.errors import DataError
 from transframer.frames import Episode
-from transframer.models.annotations import AxialPositions
+from transframer.models.annotations import SPARE_NAMES, AxialPositions
 from transframer.models.batch import Batch, collate
 from transframer.models.chunks import Chunk, chunk_count, cut, draw_chunk
 from transframer.models.decoder import Context, TripleDecoder
+from transframer.models.draft import DraftHead
+from transframer.models.hints import hint_images
 from transframer.models.presets import TransframerConfig
 from transframer.models.unet import MultiFrameUNet
 from transframer.predictor import Estimate, FramePredictor, Loss, Samples
@@ -53,6 +55,9 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
         self.config = config
         self.encoder = MultiFrameUNet(config)
         self.decoder = TripleDecoder(config)
+        self.draft = (
+            DraftHead(config.encoder_widths[0], len(config.tasks) + SPARE_NAMES) if config.draft else None
+        )
         self.cell_positions = AxialPositions(config.width)
 
     @property
@@ -84,12 +89,19 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
 
     @torch.no_grad()
     def dct_images(self, batch: Batch) -> dict[str, Tensor]:
-        """DCT-images of the context frames and of the reference, in amplitudes, chroma in every cell."""
+        """DCT-images in amplitudes: of the context frames and the reference, with chroma in every cell, and
+        of the hints (b x n x 192 x gy x gx) as the target is coded, so against its reference."""
         every_cell = torch.zeros(len(batch.images), dtype=torch.bool)
         blank = ~batch.has_reference[:, None, None, None]
         context = dct_from_image(batch.images, every_cell)
         reference = dct_from_image(batch.reference, every_cell[:1].expand(len(batch)))
-        return {"context": context, "reference": reference.masked_fill(blank, 0.0)}
+        images = {"context": context, "reference": reference.masked_fill(blank, 0.0)}
+        if self.draft is not None:
+            halve = torch.tensor([settings.subsampling == "4:2:0" for settings in batch.codec])
+            look, motion = (dct_from_image(image, halve) for image in hint_images(batch).unbind(1))
+            look = look - dct_from_image(batch.reference, halve).masked_fill(blank, 0.0)
+            images["hints"] = torch.stack([look, motion], 1)
+        return images
 
     def encode(self, batch: Batch, dct: dict[str, Tensor], partial: Tensor, start_channel: Tensor) -> Context:
         """Runs the U-Net and prepares what the decoders need of it.
@@ -100,8 +112,8 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
             start_channel: b, the channel of the last event so far; 0 before the first.
         """
         quality = torch.tensor([settings.quality for settings in batch.codec], device=partial.device)
-        amplitude = partial * quantisation(quality)[..., None, None]
-        x = self.encoder(batch, {**dct, "partial": amplitude}, start_channel)
+        step = quantisation(quality)[..., None, None]
+        x = self.encoder(batch, {**dct, "partial": partial * step}, start_channel)
         frames = len(batch.images)
         cells = x[frames:]
         memory, memory_mask = cells, None
@@ -117,7 +129,13 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
         positions = self.cell_positions(grid, x.device)
         legal, last_legal = _legal(batch, grid)
         pointer_keys = self.decoder.pointer_key(cells) + positions
-        return Context(cells, keys_values, memory_mask, positions, pointer_keys, legal, last_legal, grid[1])
+        context = Context(
+            cells, keys_values, memory_mask, positions, pointer_keys, legal, last_legal, grid[1]
+        )
+        if self.draft is None:
+            return context
+        hints = (dct["hints"] / step[:, None]).flatten(3)
+        return context.starting_from(self.draft(cells, batch.task, hints, legal[:, :N_CHANNELS]))
 
     def encode_chunk(self, batch: Batch, dct: dict[str, Tensor], tokens: Tokens, chunk: Chunk) -> Context:
         """Encodes with the triples before a chunk as the partial target."""
@@ -141,10 +159,7 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
         parts = {
             name: torch.zeros(len(chunk.start), dtype=dtype, device=chunk.start.device) for name in _PARTS
         }
-        length = chunk.scored.long().mul(
-            torch.arange(1, chunk.scored.shape[1] + 1, device=chunk.start.device)
-        )
-        length = length.amax(1)
+        length = chunk.length
         edges = (0, *_LENGTH_GROUPS, chunk.scored.shape[1])
         for shortest, longest in pairwise(edges):
             rows = ((length > shortest) & (length <= longest)).nonzero()[:, 0]
@@ -171,10 +186,15 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
         index = draw_chunk(chunk_count(tokens.length, events, overlap), generator)
         chunk = cut(tokens, index, events, overlap, self.config.max_value)
         context = self.encode_chunk(batch, self.dct_images(batch), tokens, chunk)
-        parts = self.score_chunk(context, chunk, grid_from_tokens(tokens, batch.grid_size))
+        grid = grid_from_tokens(tokens, batch.grid_size)
+        parts = self.score_chunk(context, chunk, grid)
         nats = torch.stack(list(parts.values())).sum(0)
         scored = chunk.scored.sum(1)
         total = (nats / scored**self.config.length_power).mean()
+        if context.draft is not None:
+            draft = context.draft.loss(grid, _later(chunk.last_channel, chunk.last_position, batch.grid_size))
+            left = (tokens.length - chunk.start).clamp(min=0) + 1
+            total = total + self.config.draft_weight * (draft / left**self.config.length_power).mean()
         return Loss(total, nats.detach(), scored, {name: part.detach() for name, part in parts.items()})
 
     @torch.no_grad()
@@ -217,6 +237,13 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
 
 
 _PARTS = ("channel", "position", "value")
+
+
+def _later(channel: Tensor, position: Tensor, grid: tuple[int, int]) -> Tensor:
+    """b x N_CHANNELS x p, the pairs that come after these in the total order."""
+    cells = grid[0] * grid[1]
+    order = torch.arange(N_CHANNELS * cells, device=channel.device).view(N_CHANNELS, cells)
+    return order > (channel * cells + position)[:, None, None]
 
 
 def _legal(batch: Batch, grid: tuple[int, int]) -> tuple[Tensor, Int[Tensor, "b 193"]]:

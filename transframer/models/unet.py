@@ -14,6 +14,7 @@ from transframer.codec import N_CHANNELS, channel_zigzag
 from transframer.models.annotations import AnnotationEmbedding, AxialPositions
 from transframer.models.attention import FrameAttention, Mlp
 from transframer.models.batch import Batch
+from transframer.models.hints import N_HINTS
 from transframer.models.presets import TransframerConfig
 
 _conv = partial(ScaledStdConv2d, gamma=_nonlin_gamma["silu"], eps=1e-5)
@@ -50,13 +51,8 @@ class PixelStem(nn.Module):
 
     The target slot has no pixels yet: it receives the context frames' features at a quarter of the
     resolution, summed with weights that each frame's annotation gives, so that it starts from an image
-    aligned with its own cells, and time annotations can make it a difference of frames. Where there are
-    several frames it also receives their motion: the local correlation of two mixtures of frames, whose
-    shares the annotations give as well (a cost volume, as in PWC-Net, arXiv 1709.02371). Neither depends on
-    the order of the frames.
+    aligned with its own cells, and time annotations can make it a difference of frames.
     """
-
-    reach = 3  # cells of 4 pixels that the correlation looks to each side
 
     def __init__(self, widths: tuple[int, ...], width: int, annotation_width: int) -> None:
         super().__init__()
@@ -65,26 +61,17 @@ class PixelStem(nn.Module):
             nn.Conv2d(3, half, 4, 2, 1), nn.SiLU(), _conv(half, quarter, 3, 2, padding=1), nn.SiLU()
         )
         self.weigh = nn.Linear(annotation_width, 2 * quarter)
-        self.share = nn.Linear(annotation_width, 2, bias=False)
-        self.sharpness = nn.Parameter(torch.tensor(15.0))
-        self.order = nn.Parameter(
-            torch.tensor(3.0)
-        )  # per unit of time: starts as the first and the last frame
-        self.motion = nn.Conv2d((2 * self.reach + 1) ** 2 + 2, quarter, 1)
         self.fused = nn.Sequential(
             _conv(quarter, quarter, 3), nn.SiLU(), _conv(quarter, quarter, 3), nn.SiLU()
         )
         self.coarse = _conv(quarter, width, 3, 2, padding=1)
 
-    def forward(
-        self, images: Tensor, annotation: Tensor, time: Tensor, episode: Tensor, episodes: int
-    ) -> Tensor:
+    def forward(self, images: Tensor, annotation: Tensor, episode: Tensor, episodes: int) -> Tensor:
         """Stem features of context frames (f) and target slots (b), (f + b) x width x gy x gx.
 
         Args:
             images: f x 3 x h x w, 0-255.
             annotation: f x annotation_width.
-            time: f, 0 where unknown.
             episode: f, the episode each frame belongs to, of `episodes`.
         """
         x = self.fine((images.to(annotation.dtype) - 127.5) / 64.0)  # f quarter h/4 w/4
@@ -93,70 +80,7 @@ class PixelStem(nn.Module):
         count = torch.bincount(episode, minlength=episodes).to(x.dtype)
         fused = x.new_zeros(episodes, *x.shape[1:]).index_add_(0, episode, weighted.to(x.dtype))
         fused = fused / count[:, None, None, None].sqrt()
-        moving = (count > 1).nonzero()[:, 0]
-        if len(moving):
-            a, b = self._mixtures(x, annotation, time, episode, episodes)
-            correlation = local_correlation(a[moving], b[moving], self.reach)
-            match = (self.sharpness * correlation).softmax(1)
-            motion = self.motion(torch.cat([match, displacement_px(match, self.reach)], 1))
-            fused = fused.index_add(0, moving, motion.to(fused.dtype))
         return self.coarse(torch.cat([x, fused + self.fused(fused)]))
-
-    def _mixtures(
-        self, x: Tensor, annotation: Tensor, time: Tensor, episode: Tensor, episodes: int
-    ) -> tuple[Tensor, Tensor]:
-        """Two averages of each episode's frames, with shares that sum to one: early frames and late ones."""
-        early = self.order * time[:, None]
-        weight = (self.share(annotation) + torch.cat([-early, early], 1)).float().clamp(-20, 20).exp()
-        total = weight.new_zeros(episodes, 2).index_add_(0, episode, weight)
-        share = (weight / total[episode]).to(x.dtype)[..., None, None, None]  # f 2 1 1 1
-        zero = x.new_zeros(episodes, *x.shape[1:])
-        return zero.index_add(0, episode, x * share[:, 0]), zero.index_add(0, episode, x * share[:, 1])
-
-
-def local_correlation(a: Tensor, b: Tensor, reach: int) -> Tensor:
-    """Correlation over channels of each cell of a with the cells of b up to `reach` away.
-
-    Each channel is centred over its image first: what all cells share tells nothing of motion.
-
-    Args:
-        a, b: n x c x h x w.
-
-    Returns:
-        n x (2 * reach + 1)**2 x h x w, displacements of b in raster order; 0 where b has no cell.
-
-    >>> a = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])  # two cells with opposite features
-    >>> local_correlation(a, a, 1)[0, 3:6, 0].round().tolist()  # left, same, right
-    [[0.0, -1.0], [1.0, 1.0], [-1.0, 0.0]]
-    """
-    a, b = (nn.functional.normalize(x - x.mean((2, 3), keepdim=True), dim=1) for x in (a, b))
-    height, width = a.shape[2:]
-    b = nn.functional.pad(b, (reach,) * 4)
-    steps = range(2 * reach + 1)
-    return torch.stack(
-        [(a * b[:, :, dy : dy + height, dx : dx + width]).sum(1) for dy in steps for dx in steps], 1
-    )
-
-
-def displacement_px(match: Tensor, reach: int) -> Tensor:
-    """The mean displacement under each cell's match, in pixels of the image (cells are 4 pixels wide).
-
-    Args:
-        match: n x (2 * reach + 1)**2 x h x w, summing to one over the displacements.
-
-    Returns:
-        n x 2 x h x w, to the right and down.
-
-    >>> match = torch.zeros(1, 9, 1, 1)
-    >>> match[0, 5] = 1.0  # the cell to the right
-    >>> displacement_px(match, 1).flatten().tolist()
-    [4.0, 0.0]
-    """
-    step = 4.0 * torch.arange(-reach, reach + 1, device=match.device, dtype=match.dtype)
-    square = match.unflatten(1, (len(step), len(step)))  # n dy dx h w
-    return torch.stack(
-        [torch.einsum("nyxhw,x->nhw", square, step), torch.einsum("nyxhw,y->nhw", square, step)], 1
-    )
 
 
 class MultiFrameUNet(nn.Module):
@@ -173,7 +97,7 @@ class MultiFrameUNet(nn.Module):
         self.codec = nn.Linear(3, width)
         self.progress = nn.Embedding(N_CHANNELS + 1, width)
         self.context_dct = nn.Conv2d(N_CHANNELS, width, 1)
-        self.target_dct = nn.Conv2d(2 * N_CHANNELS, width, 1)
+        self.target_dct = nn.Conv2d((2 + N_HINTS * config.draft) * N_CHANNELS, width, 1)
         self.stem = PixelStem(config.pixel_stem, width, width) if config.pixel_stem else None
         # Typical amplitude of a coefficient of natural images falls with its frequency.
         self.register_buffer("dct_scale", _dct_scale()[:, None, None], persistent=False)
@@ -195,8 +119,8 @@ class MultiFrameUNet(nn.Module):
         """Features of every frame, context frames first, then one target slot per episode.
 
         Args:
-            dct: DCT-images in codec channel order: "context" (f), and "partial" (the target's coefficients
-                decoded so far) and "reference" (b each); 192 x gy x gx, unquantised amplitudes.
+            dct: DCT-images in codec channel order: "context" (f), "partial" (the target as decoded
+                so far) and "reference" (b each), 192 x gy x gx, "hints" (b x n); unquantised amplitudes.
             start_channel: per episode, the channel at which the next chunk starts.
 
         Returns:
@@ -212,7 +136,8 @@ class MultiFrameUNet(nn.Module):
             self.annotations.vector(batch.query, batch.task) + self.codec(step) + self.progress(start_channel)
         )
         dct = {name: (image * self.dct_scale).to(context.dtype) for name, image in dct.items()}
-        target_dct = torch.cat([dct["partial"], dct["reference"]], 1)
+        hints = [dct["hints"].flatten(1, 2)] if "hints" in dct else []
+        target_dct = torch.cat([dct["partial"], dct["reference"], *hints], 1)
         maps = torch.cat(
             [
                 self.context_dct(dct["context"]) + self.annotations.map(batch.context),
@@ -221,8 +146,7 @@ class MultiFrameUNet(nn.Module):
         )
         x = maps + torch.cat([context, query])[..., None, None]
         if self.stem is not None:
-            time = batch.context.time.to(context.dtype)
-            x = x + self.stem(batch.images, context, time, batch.episode, len(batch))
+            x = x + self.stem(batch.images, context, batch.episode, len(batch))
         grid = (x.shape[2], x.shape[3])
         x = x + self.positions(grid, x.device).T.view(1, -1, *grid)
         skips = []
@@ -245,4 +169,4 @@ class MultiFrameUNet(nn.Module):
 
 def _dct_scale() -> Tensor:
     frequency = channel_zigzag.float().sqrt() * 1.4  # zigzag index k lies on diagonal ~ sqrt(2 k)
-    return (1 + frequency) ** 1.5 / 400
+    return (1 + frequency) ** 1.5 / 100

@@ -23,19 +23,21 @@ def decays(name: str, parameter: nn.Parameter, owner: nn.Module) -> bool:
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter, arXiv 1711.05101), fused into one kernel per step."""
-    matrices: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+    """AdamW (Loshchilov & Hutter, arXiv 1711.05101), fused into one kernel per step.
+
+    A module's attribute `lr_scale` multiplies the learning rate of the parameters that it holds itself.
+    """
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             owner = model.get_submodule(name.rpartition(".")[0])
-            (matrices if decays(name, parameter, owner) else others).append(parameter)
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+            key = decays(name, parameter, owner), float(getattr(owner, "lr_scale", 1.0))
+            groups.setdefault(key, []).append(parameter)
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        [
+            {"params": members, "weight_decay": config.weight_decay * decay, "lr_scale": scale}
+            for (decay, scale), members in groups.items()
+        ],
         lr=config.peak_learning_rate,
         betas=(0.9, 0.98),
         fused=True,
@@ -66,9 +68,9 @@ def learning_rate(config: TrainConfig, step: int, elapsed_s: float = 0.0) -> flo
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Sets the rate of every parameter group."""
+    """Sets the rate of every parameter group, times the group's own scale."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["lr_scale"]
 
 
 def moving_average(model: nn.Module, decay: float) -> AveragedModel:

@@ -1,0 +1,66 @@
+"""Two pictures that the context gives of every target: what it looks like, and how it moves.
+
+The model reads their coefficients beside those of the target, and the draft weighs them coefficient by
+coefficient: what a task needs of them is learnt in few steps, since it needs no features first.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from transframer.models.batch import Batch
+from transframer.models.motion import follow_motion, search_motion
+
+N_HINTS = 2
+_NEARNESS = 4.0  # a frame further by 1 radian, or one unit of time, weighs exp(-4)
+_RADIAN_M = 5.0  # the move that makes a view as unlike the query as a turn by a radian
+_GREYS_PER_PX = 4.0
+_RGB_FROM_MOTION = torch.tensor([[1.402, 0.0], [-0.714136, -0.344136], [0.0, 1.772]])  # Cr, Cb: right, down
+
+
+@torch.no_grad()
+def hint_images(batch: Batch) -> Float[Tensor, "b 2 3 h w"]:
+    """The context as it may look to the query, and its motion as colours, 0-255.
+
+    Where two frames have times, the first is the frame that their motion leads to at the query's time; else
+    the average of the context frames, the nearer to the query's camera or time the more. The motion is in Cr
+    and Cb of a grey frame, which it is where there is none.
+    """
+    images, context = batch.images.float(), batch.context
+    weight = (-_NEARNESS * _distance(batch)).exp() + 1e-6
+    total = weight.new_zeros(len(batch)).index_add_(0, batch.episode, weight)
+    share = (weight / total[batch.episode])[:, None, None, None]
+    look = images.new_zeros(len(batch), *images.shape[1:]).index_add_(0, batch.episode, images * share)
+    motion = torch.full_like(look, 128.0)
+
+    frames = torch.where(batch.slots[:, :-1] < len(images), batch.slots[:, :-1], len(images))  # b n
+    time = _padded(context.time)[frames]
+    timed = _padded(context.has_time)[frames]
+    moving = (timed.sum(1) > 1).nonzero()[:, 0]
+    if len(moving):
+        apart = torch.where(timed, time.abs(), torch.inf)[moving]
+        nearest = apart.topk(2, dim=1, largest=False).indices
+        ends = nearest.gather(1, time[moving].gather(1, nearest).argsort(1))  # early, late
+        early, late = (images[frames[moving].gather(1, ends)[:, i]] for i in (0, 1))
+        early_at, late_at = time[moving].gather(1, ends).unbind(1)
+        px = search_motion(early, late, early_at, late_at)
+        look[moving] = follow_motion(early, late, early_at, late_at, px)
+        colours = torch.einsum("rc,nchw->nrhw", _RGB_FROM_MOTION.to(px.device), px)
+        motion[moving] += _GREYS_PER_PX * colours
+    return torch.stack([look, motion], 1)
+
+
+def _distance(batch: Batch) -> Float[Tensor, " f"]:
+    """How far each context frame is from the query: radians, with moves counted as turns, plus times."""
+    context = batch.context
+    middle = context.rays.shape[2] // 2, context.rays.shape[3] // 2
+    ray, asked = context.rays[:, :, *middle], batch.query.rays[:, :, *middle][batch.episode]
+    turn = (ray[:, 3:] * asked[:, 3:]).sum(1).clamp(-1, 1).acos()
+    move = (ray[:, :3] - asked[:, :3]).norm(dim=1) / _RADIAN_M
+    return (turn + move) * context.has_camera + context.time.abs() * context.has_time
+
+
+def _padded(values: Tensor) -> Tensor:
+    return torch.cat([values, values.new_zeros(1)])

@@ -1,0 +1,90 @@
+"""What the pixels alone say of the target: motion between two frames, and the frame it leads to.
+
+Motion is searched at the query's time t = 0. A surface point seen in a pixel there, that moves by d pixels
+between an early frame at t_e and a late one at t_l, was seen displaced by d * t_e / (t_l - t_e) in the
+first and by d * t_l / (t_l - t_e) in the second. The same search so gives forward flow (t_e = 0),
+interpolation (t_e < 0 < t_l) and extrapolation (t_l < 0). It is a cost volume as optical flow networks
+build (arXiv 1709.02371), of colours instead of learned features, and its softmax-weighted displacement.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+_CELLS = 16  # of the search's grid along the short side of the image
+_REACH = 3  # cells that the search looks to each side, in half cells
+_WINDOW = 9  # side of the square that has to match, in cells
+_GREYS = 1.0  # mean absolute difference that makes a displacement e times less likely
+_STILL = 4.0  # the same, per cell of displacement: nothing tells motions in a flat area apart
+
+
+@torch.no_grad()
+def search_motion(
+    early: Shaped[Tensor, "n 3 h w"],
+    late: Shaped[Tensor, "n 3 h w"],
+    early_at: Float[Tensor, " n"],
+    late_at: Float[Tensor, " n"],
+) -> Float[Tensor, "n 2 h w"]:
+    """Pixels to the right and down that each point, as seen at time 0, moves between two frames.
+
+    Finds up to 3/16 of the short side.
+
+    Args:
+        early, late: 0-255.
+        early_at, late_at: their times, relative to the query's.
+    """
+    size = early.shape[2:]
+    cell = max(1, min(size) // _CELLS)
+    rows, columns = (side // cell for side in size)
+    early, late = (F.interpolate(image.float(), (rows, columns), mode="area") for image in (early, late))
+    line = torch.arange(-2 * _REACH, 2 * _REACH + 1, device=early.device) / 2
+    candidates = torch.stack([line.repeat(len(line)), line.repeat_interleave(len(line))], 1)  # k (x, y)
+    span = late_at - early_at
+    seen = []
+    for image, at in ((early, early_at), (late, late_at)):
+        shift = candidates * (at / span)[:, None, None]  # n k 2
+        shift = shift.mT[..., None, None].expand(-1, -1, -1, rows, columns)
+        seen.append(warp(image, shift.flatten(2, 3), rows))  # candidates below each other
+    difference = (seen[0] - seen[1]).abs().mean(1).unflatten(1, (len(candidates), rows))
+    cost = F.avg_pool2d(difference, _WINDOW, 1, _WINDOW // 2, count_include_pad=False)
+    cost = cost / _GREYS + _STILL * candidates.norm(dim=1)[:, None, None]
+    motion = torch.einsum("nkhw,kc->nchw", (-cost).softmax(1), candidates * cell)
+    return F.interpolate(motion, size, mode="bilinear", align_corners=False)
+
+
+@torch.no_grad()
+def follow_motion(
+    early: Shaped[Tensor, "n 3 h w"],
+    late: Shaped[Tensor, "n 3 h w"],
+    early_at: Float[Tensor, " n"],
+    late_at: Float[Tensor, " n"],
+    motion: Float[Tensor, "n 2 h w"],
+) -> Float[Tensor, "n 3 h w"]:
+    """The frame at time 0 that the motion leads to: both frames moved, the nearer in time weighing more."""
+    span = (late_at - early_at)[:, None, None, None]
+    from_early, from_late = (
+        warp(image.float(), motion * at[:, None, None, None] / span, image.shape[2])
+        for image, at in ((early, early_at), (late, late_at))
+    )
+    share = early_at.abs() / (early_at.abs() + late_at.abs()).clamp(min=1e-6)
+    return torch.lerp(from_early, from_late, share[:, None, None, None])
+
+
+def warp(image: Tensor, shift: Float[Tensor, "n 2 m w"], height: int) -> Tensor:
+    """The image at each pixel plus a shift, n x c x m x w, bilinear, replicated beyond its edges.
+
+    Args:
+        image: n x c x height x w.
+        shift: in pixels to the right and down; m is a multiple of the height, whose rows repeat.
+
+    >>> warp(torch.tensor([[[[1.0, 2.0, 4.0]]]]), torch.tensor([[[[0.5] * 3], [[0.0] * 3]]]), 1)
+    tensor([[[[1.5000, 3.0000, 4.0000]]]])
+    """
+    rows, width = shift.shape[2:]
+    x = torch.arange(width, device=image.device) + 0.5 + shift[:, 0]
+    y = (torch.arange(rows, device=image.device) % height)[:, None] + 0.5 + shift[:, 1]
+    grid = torch.stack([x / width, y / height], -1) * 2 - 1
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
