@@ -59,7 +59,11 @@ def encode(image: Tensor, settings: Sequence[CodecSettings]) -> Tensor | None:
     grid = torch.zeros(
         len(image), N_CHANNELS, *grid_size((image.shape[2], image.shape[3])), dtype=torch.int16
     )
-    code.encode(_array(image), level, halved, AWAY_FROM_ZERO / 8 / steps, CHANNELS, grid.numpy())
+    nothing = torch.empty(0, 3, 0, 0)
+    whole = image.dtype == torch.uint8
+    pixels = (image, nothing) if whole else (nothing.byte(), image)
+    scale = AWAY_FROM_ZERO / 8 / steps
+    code.encode(*map(_array, pixels), whole, level, halved, scale, CHANNELS, grid.numpy())
     return grid
 
 
@@ -83,13 +87,12 @@ def find_nonzero(grid: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         return None
     if (code := kernels("token")) is None:
         return None
-    cells = _array(grid.flatten(2))
-    words = cells.view(np.uint64)
+    words = np.require(_array(grid.flatten(2)).view(np.uint64), requirements="A")
     length = torch.empty(len(grid), dtype=torch.int64)
     code.count_nonzero(words, length.numpy())
     n = int(length.max())
     columns = torch.empty(3, len(grid) * n + 1, dtype=torch.int64)
-    code.find_nonzero(cells, words, n, *columns.numpy())
+    code.find_nonzero(words, n, *columns.numpy())
     channel, position, value = columns[:, :-1].unflatten(1, (len(grid), n))
     return channel, position, value, length
 

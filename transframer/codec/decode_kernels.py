@@ -11,7 +11,7 @@ import numpy as np
 
 from transframer.codec.dct import INTEGER_DCT
 from transframer.codec.encode_kernels import LANES, ROW, RUN
-from transframer.codec.jit import compiled
+from transframer.codec.jit import compiled, kernel
 
 _F = np.float32
 _HALF = _F(0.5)
@@ -104,29 +104,6 @@ def _rows(blocks, lane, count, words, row, column):
 
 
 @compiled
-def _decode_plane(grid, channels, step, steps, words, lanes, coefficients):
-    """Decodes planes that lie side by side into words of four pixels, in rectangles of at most RUN blocks."""
-    height, width = words.shape[0] // 8, words.shape[1] // 2
-    columns = min(width, RUN)
-    for row in range(0, height, max(1, RUN // columns)):
-        rows = min(max(1, RUN // columns), height - row)
-        for column in range(0, width, columns):
-            part = min(columns, width - column)
-            _load(grid, channels, row, column, rows, part, step, coefficients)
-            y, x = 0, 0
-            for first in range(0, rows * part, LANES):
-                _columns(coefficients, first, steps, lanes)
-                lane = 0
-                while lane < LANES and y < rows:
-                    count = min(part - x, LANES - lane)
-                    _rows(lanes, lane, count, words, row + y, column + x)
-                    lane += count
-                    x += count
-                    if x == part:
-                        x, y = 0, y + 1
-
-
-@compiled
 def _double(near, far, sums, out):
     """libjpeg's triangle filter for one row (jdsample.c): near, far n -> out 2n, centred on 0."""
     n = len(near)
@@ -154,32 +131,25 @@ def _colours(luma, cb, cr, red, green, blue):
 
 
 @compiled
-def _decode_image(grid, halved, steps, channels, image, planes, chroma, sums, lanes, coefficients):
-    words = planes.view(np.uint32)
-    _decode_plane(grid, channels[:1], 1, steps[0], words[0], lanes, coefficients)
+def _image(planes, halved, chroma, sums, image):
+    """Planes 3 ph pw to an image 3 h w; halved chroma is in the second, Cb and Cr side by side."""
     _, height, width = image.shape
-    if halved:
-        side = planes[1, : planes.shape[1] // 2]  # Cb and Cr side by side
-        _decode_plane(grid, channels[1:], 2, steps[1], side.view(np.uint32), lanes, coefficients)
-        bottom, columns = (height - 1) // 2, (width + 1) // 2  # what pads does not bleed into the image
-        for row in range(height):
-            near = row // 2
-            far = min(max(near + (1 if row % 2 else -1), 0), bottom)
-            for plane in range(2):
+    bottom, columns = (height - 1) // 2, (width + 1) // 2  # what pads does not bleed into the image
+    for row in range(height):
+        near = row // 2
+        far = min(max(near + (1 if row % 2 else -1), 0), bottom)
+        for plane in range(2):
+            if halved:
                 left = plane * (planes.shape[2] // 2)
                 right = left + columns
-                _double(side[near, left:right], side[far, left:right], sums, chroma[plane])
-            _colours(planes[0, row], chroma[0], chroma[1], image[0, row], image[1, row], image[2, row])
-    else:
-        _decode_plane(grid, channels[1:2], 1, steps[1], words[1], lanes, coefficients)
-        _decode_plane(grid, channels[2:], 1, steps[1], words[2], lanes, coefficients)
-        for row in range(height):
-            for x in range(width):
-                chroma[0, x], chroma[1, x] = _F(planes[1, row, x]) - _F(128), _F(planes[2, row, x]) - _F(128)
-            _colours(planes[0, row], chroma[0], chroma[1], image[0, row], image[1, row], image[2, row])
+                _double(planes[1, near, left:right], planes[1, far, left:right], sums, chroma[plane])
+            else:
+                for x in range(width):
+                    chroma[plane, x] = _F(planes[1 + plane, row, x]) - _F(128)
+        _colours(planes[0, row], chroma[0], chroma[1], image[0, row], image[1, row], image[2, row])
 
 
-@compiled
+@kernel("void(int16[:,:,:,::1], boolean[::1], float64[:,:,::1], int64[:,::1], uint8[:,:,:,::1])")
 def decode(grids, halved, steps, channels, images):
     """Decodes grids b 192 gy gx (int16) into images b 3 h w (uint8).
 
@@ -188,11 +158,31 @@ def decode(grids, halved, steps, channels, images):
         steps: of quantisation: b 2 64, raster order.
         channels: of the grid, 3 64: planes, then frequencies in raster order.
     """
-    height, width = 8 * grids.shape[2], 8 * grids.shape[3]
-    planes = np.empty((3, height, width), np.uint8)
-    chroma, sums = np.empty((2, width), _F), np.empty(width // 2 + 2, _F)
+    gy, gx = grids.shape[2:]
+    planes = np.empty((3, 8 * gy, 8 * gx), np.uint8)
+    chroma, sums = np.empty((2, 8 * gx), _F), np.empty(4 * gx + 2, _F)
     lanes, coefficients = np.empty(64 * LANES), np.zeros(64 * ROW, np.int16)
+    plane_words = planes.view(np.uint32)
     for i in range(len(grids)):
-        _decode_image(
-            grids[i], halved[i], steps[i], channels, images[i], planes, chroma, sums, lanes, coefficients
-        )
+        for part in range(2 if halved[i] else 3):
+            words, step, of = plane_words[part], 1, channels[part : part + 1]
+            if part and halved[i]:
+                words, step, of = plane_words[1, : 4 * gy], 2, channels[1:]
+            height, width = words.shape[0] // 8, words.shape[1] // 2
+            columns = min(width, RUN)  # in rectangles of at most RUN blocks
+            for row in range(0, height, RUN // columns):
+                for column in range(0, width, columns):
+                    down, across = min(RUN // columns, height - row), min(columns, width - column)
+                    _load(grids[i], of, row, column, down, across, step, coefficients)
+                    y, x = 0, 0
+                    for first in range(0, down * across, LANES):
+                        _columns(coefficients, first, steps[i, min(part, 1)], lanes)
+                        lane = 0
+                        while lane < LANES and y < down:
+                            count = min(across - x, LANES - lane)
+                            _rows(lanes, lane, count, words, row + y, column + x)
+                            lane += count
+                            x += count
+                            if x == across:
+                                x, y = 0, y + 1
+        _image(planes, halved[i], chroma, sums, images[i])

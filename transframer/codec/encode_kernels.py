@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from transframer.codec.dct import INTEGER_DCT
-from transframer.codec.jit import compiled
+from transframer.codec.jit import compiled, kernel
 
 LANES = 16
-BAND_PIXELS = 2**14  # of an image, brought to planes at a time: they stay in the cache
+BAND_PIXELS = 2**15  # of an image, brought to planes at a time: they stay in the cache
 RUN = 512  # blocks whose coefficients are gathered before they go to the grid, so that writes are long
 ROW = RUN + LANES
 
@@ -157,37 +157,15 @@ def _store(coefficients, channels, grid, row, column, rows, columns, step):
                         to[2 * x] = source[x]
 
 
-@compiled
-def _encode_plane(words, scale, channels, grid, top, step, lanes, coefficients):
-    """Codes planes side by side, as words of two pixels, whose first blocks are the grid's row `top`.
-
-    They are taken in rectangles of at most RUN blocks.
-    """
-    height, width = words.shape[0] // 8, words.shape[1] // 4
-    columns = min(width, RUN)
-    for row in range(0, height, max(1, RUN // columns)):
-        rows = min(max(1, RUN // columns), height - row)
-        for column in range(0, width, columns):
-            part = min(columns, width - column)
-            y, x = 0, 0
-            for first in range(0, rows * part, LANES):
-                lane = 0
-                while lane < LANES and y < rows:
-                    count = min(part - x, LANES - lane)
-                    _rows(words, row + y, column + x, count, lane, lanes)
-                    lane += count
-                    x += count
-                    if x == part:
-                        x, y = 0, y + 1
-                _columns(lanes, scale, first, coefficients)
-            _store(coefficients, channels, grid, top + row, column, rows, part, step)
-
-
-@compiled
-def encode(images, level, halve, scale, channels, grids):
-    """Codes images b 3 h w (uint8 or fp32) into grids of zeros, b 192 gy gx (int16).
+@kernel(
+    "void(uint8[:,:,:,::1], float32[:,:,:,::1], boolean, float32[::1], boolean[::1], float64[:,:,::1], "
+    "int64[:,::1], int16[:,:,:,::1])"
+)
+def encode(images, residuals, whole, level, halve, scale, channels, grids):
+    """Codes images b 3 h w, or residuals of that shape, into grids of zeros, b 192 gy gx.
 
     Args:
+        whole: whether to code the images and not the residuals.
         level: taken off luma, one per image.
         halve: whether chroma is halved, one per image.
         scale: what coefficients, 8 times the orthonormal DCT's, are multiplied by: b 2 64, raster order.
@@ -196,23 +174,40 @@ def encode(images, level, halve, scale, channels, grids):
     gy, gx = grids.shape[2:]
     band = min(gy, 2 * max(1, BAND_PIXELS // (128 * gx)))
     lanes, coefficients = np.zeros(64 * LANES, _F), np.empty(64 * ROW, np.int16)
-    size = (8 * band, 8 * gx)
-    luma, cb, cr = np.empty(size, np.int16), np.empty(size, np.int16), np.empty(size, np.int16)
-    side = np.empty((4 * band, 8 * gx), np.int16)  # halved chroma, side by side
-    luma_words, side_words = luma.view(np.uint32), side.view(np.uint32)
-    cb_words, cr_words = cb.view(np.uint32), cr.view(np.uint32)
-    for i in range(len(images)):
-        grid, (fine, coarse) = grids[i], (scale[i, 0], scale[i, 1])
+    planes = np.empty((3, 8 * band, 8 * gx), np.int16)
+    side = np.empty((4 * band, 8 * gx), np.int16)  # halved chroma, Cb and Cr side by side
+    plane_words, side_words = planes.view(np.uint32), side.view(np.uint32)
+    height_px = images.shape[2] if whole else residuals.shape[2]
+    for i in range(len(grids)):
         for top in range(0, gy, band):
             n = 8 * min(band, gy - top)  # rows of pixels
-            _planes(images[i], 8 * top, level[i], luma[:n], cb[:n], cr[:n])
-            _encode_plane(luma_words[:n], fine, channels[:1], grid, top, 1, lanes, coefficients)
-            if halve[i]:
-                rows = images.shape[2] - 8 * top
-                _halve(cb[:n], rows, 0, side[: n // 2])
-                _halve(cr[:n], rows, 4 * gx, side[: n // 2])
-                words = side_words[: n // 2]
-                _encode_plane(words, coarse, channels[1:], grid, top // 2, 2, lanes, coefficients)
+            luma, cb, cr = planes[0, :n], planes[1, :n], planes[2, :n]
+            if whole:
+                _planes(images[i], 8 * top, level[i], luma, cb, cr)
             else:
-                _encode_plane(cb_words[:n], coarse, channels[1:2], grid, top, 1, lanes, coefficients)
-                _encode_plane(cr_words[:n], coarse, channels[2:], grid, top, 1, lanes, coefficients)
+                _planes(residuals[i], 8 * top, level[i], luma, cb, cr)
+            if halve[i]:
+                for plane in range(2):
+                    rows = height_px - 8 * top
+                    _halve(planes[1 + plane, :n], rows, 4 * gx * plane, side[: n // 2])
+            for part in range(2 if halve[i] else 3):
+                words, step, of = plane_words[part, :n], 1, channels[part : part + 1]
+                if part and halve[i]:
+                    words, step, of = side_words[: n // 2], 2, channels[1:]
+                height, width = words.shape[0] // 8, words.shape[1] // 4
+                columns = min(width, RUN)  # in rectangles of at most RUN blocks
+                for row in range(0, height, RUN // columns):
+                    for column in range(0, width, columns):
+                        down, across = min(RUN // columns, height - row), min(columns, width - column)
+                        y, x = 0, 0
+                        for first in range(0, down * across, LANES):
+                            lane = 0
+                            while lane < LANES and y < down:
+                                count = min(across - x, LANES - lane)
+                                _rows(words, row + y, column + x, count, lane, lanes)
+                                lane += count
+                                x += count
+                                if x == across:
+                                    x, y = 0, y + 1
+                            _columns(lanes, scale[i, min(part, 1)], first, coefficients)
+                        _store(coefficients, of, grids[i], top // step + row, column, down, across, step)

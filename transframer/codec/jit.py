@@ -1,6 +1,6 @@
 """Compilation of the codec's CPU kernels by Numba, an optional package (`pip install transframer[fast]`).
 
-Numba compiles a kernel when it is first called, some seconds for all of them, and keeps the machine code
+Numba compiles when a module of kernels is first imported, a few seconds each, and keeps the machine code
 beside the source file or in the user's cache folder, so that later processes only load it.
 """
 
@@ -12,15 +12,31 @@ from typing import Any
 
 import numba
 
+# Sums of products may be fused (`contract`): all of the kernels' are exact in the type they are taken in.
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles a function of NumPy arrays and scalars to machine code; it releases the GIL while it runs.
+    """Compiles a function that kernels call, as part of each of them."""
+    return numba.njit(_plain(function), **_OPTIONS)
 
-    Sums of products may be fused (`contract`): all of the kernels' are exact in the type they are taken in.
+
+def kernel(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compiles a function of NumPy arrays and scalars that Python calls; it releases the GIL while it runs.
+
+    Args:
+        signature: the types of its result and arguments. One only, and given here: where processes compiled
+            for different types at once, Numba's cache would mix them up.
     """
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-    function = inspect.unwrap(function)  # the tests wrap every function of the package in type checks
-    try:
-        return numba.njit(function, cache=True, **options)
-    except RuntimeError:  # neither folder can be written
-        return numba.njit(function, **options)
+
+    def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+        try:
+            return numba.njit(signature, cache=True, **_OPTIONS)(_plain(function))
+        except RuntimeError:  # neither folder can be written
+            return numba.njit(signature, **_OPTIONS)(_plain(function))
+
+    return decorated
+
+
+def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    return inspect.unwrap(function)  # the tests wrap every function of the package in type checks

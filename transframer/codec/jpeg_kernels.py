@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from transframer.codec.jit import compiled
+from transframer.codec.jit import compiled, kernel
 
 _FAST = 9  # bits of a code that are looked up at once
 TRUNCATED, DAMAGED, STRAY = -1, -2, -3
 
 
-@compiled
+@kernel("Tuple((int64[:,::1], int64[:,:,::1], boolean))(int64[:,::1], uint8[:,::1])")
 def code_tables(huffman, symbols):
     """Look-up tables of Huffman codes, and whether they are codes at all.
 
@@ -86,7 +86,10 @@ def _store(cells, channel, y, x, value, scale):
     cells[channel, y, x] = np.int16(min(max(np.rint(value * scale), -32768.0), 32767.0))
 
 
-@compiled
+@kernel(
+    "int64(Array(uint8, 1, 'C', readonly=True), int64, int64[:,::1], int64[:,:,::1], uint8[:,::1], "
+    "int64[:,::1], int64, int64[::1], float64[:,::1], int64[:,::1], int16[:,:,::1])"
+)
 def decode_scan(data, position, fast, long, symbols, components, restart, mcus, scale, channel, cells):
     """Decodes the one scan of a file into cells of zeros, 192 gy gx; the position after it, or an error.
 

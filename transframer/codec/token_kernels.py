@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from transframer.codec.jit import compiled
+from transframer.codec.jit import compiled, kernel
 
 _LOW = np.uint64(0x7FFF7FFF7FFF7FFF)
 _ONES = np.uint64(0x0001000100010001)
@@ -21,7 +21,7 @@ def _count(words):
     return low + (lanes >> np.uint64(32) & _LANE) + (lanes >> np.uint64(48))
 
 
-@compiled
+@kernel("void(uint64[:,:,::1], int64[::1])")
 def count_nonzero(words, lengths):
     """How many cells of each grid, b channels words, are not 0."""
     for i in range(len(words)):
@@ -32,23 +32,34 @@ def count_nonzero(words, lengths):
         lengths[i] = total
 
 
-@compiled
-def find_nonzero(cells, words, n, channel, position, value):
-    """Writes the triples of each grid, b channels positions, `n` apart; the outputs have room for b n + 1."""
-    for i in range(len(cells)):
-        at = i * n
-        for c in range(cells.shape[1]):
-            cell, word = cells[i, c], words[i, c]
-            for j in range(len(word)):
-                if word[j] != 0:
-                    for k in range(4 * j, 4 * j + 4):
-                        channel[at], position[at], value[at] = c, k, cell[k]
-                        at += cell[k] != 0  # a zero is overwritten by what comes next: faster than a branch
+@kernel("void(uint64[:,:,::1], int64, int64[::1], int64[::1], int64[::1])")
+def find_nonzero(words, n, channel, position, value):
+    """Writes the triples of each grid, b channels words, `n` apart; the outputs have room for b n + 1.
+
+    Every cell of a word that is not 0 is written, and overwritten by what comes next if it is 0 itself:
+    faster than a branch for each.
+    """
+    for i in range(len(words)):
+        at = np.uint64(i * n)
+        for c in range(words.shape[1]):
+            row, start = words[i, c], at
+            for j in range(len(row)):
+                word = np.int64(row[j])
+                if word != 0:
+                    position[at], value[at] = 4 * j, (word << 48) >> 48
+                    at += np.uint64(word & 0xFFFF != 0)
+                    position[at], value[at] = 4 * j + 1, (word << 32) >> 48
+                    at += np.uint64(word & 0xFFFF0000 != 0)
+                    position[at], value[at] = 4 * j + 2, (word << 16) >> 48
+                    at += np.uint64(word & 0xFFFF00000000 != 0)
+                    position[at], value[at] = 4 * j + 3, word >> 48
+                    at += np.uint64(word >> 48 != 0)
+            channel[start:at] = c
         for k in range(at, (i + 1) * n):
             channel[k], position[k], value[k] = 0, 0, 0
 
 
-@compiled
+@kernel("boolean(int64[:,::1], int64[:,::1], int64[:,::1], int64[::1], int16[:,:,::1])")
 def scatter(channel, position, value, length, cells):
     """Adds triples, b l, to cells, b channels positions (int16); False if one lies outside."""
     _, channels, positions = cells.shape
