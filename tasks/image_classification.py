@@ -46,8 +46,8 @@ class ImageClassification(Task[Tensor, ClassificationScore]):
     """Image classification. A prediction is a float vector of a probability per class.
 
     All of the target but one 8x8 block is mid-grey, whose coefficients are all zero: the target is one
-    triple (luma DC, position, value), the position being the class, and the stop. So the position head's
-    softmax is the posterior over classes. A frame holds as many classes as whole blocks: 64 at 64 px.
+    triple (luma DC, position, value), the position being the class, and the stop. So one pass of the model
+    gives the exact posterior over classes. A frame holds as many classes as whole blocks: 64 at 64 px.
 
     Attributes:
         classes: the classes' names; ids are places in it.
@@ -97,8 +97,12 @@ class ImageClassification(Task[Tensor, ClassificationScore]):
         return int(sample["label"])
 
     def candidates(self, episode: Episode) -> list[Frame]:
-        """The target frame of every class, in order: what `FramePredictor.posterior` chooses among."""
+        """The target frame of every class, in order."""
         return [self._lit(label, episode) for label in range(len(self.classes))]
+
+    def from_posterior(self, probability: Float[Tensor, " k"], episode: Episode) -> Float[Tensor, " k"]:
+        """The probabilities themselves."""
+        return probability
 
     def _lit(self, label: int, episode: Episode) -> Frame:
         """The frame whose block number `label`, in raster order, is lit."""

@@ -78,6 +78,25 @@ def test_a_prediction_in_a_few_lines():
     assert depth_m[:, -30:].mean() == pytest.approx(DEPTH.min_depth_m, rel=0.05)
 
 
+class Knower(Echo):
+    """The likelihood of a class's frame is all that it knows: 1 to 3 for the lit blocks 0 to 2, else 1."""
+
+    def log_prob(self, episodes):
+        lit = [e.target.image[0].reshape(-1).argmax().item() // 8 for e in episodes]
+        return torch.tensor([min(block, 2) + 1.0 if block < 3 else 1.0 for block in lit]).log()
+
+
+def test_a_class_is_answered_by_its_exact_posterior_without_drawing():
+    task, knower = get_task("image_classification"), Knower()
+    image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    probability = predict(knower, task, [image], size_px=64)
+    n = len(task.classes)
+    assert probability.tolist() == pytest.approx([w / (6 + n - 3) for w in [1, 2, 3] + [1] * (n - 3)])
+    assert not knower.asked
+    predict(knower, task, [image], size_px=64, samples_per_query=2, temperature=1.0)
+    assert len(knower.asked) == 2, "samples are drawn where samples are asked for"
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
 @pytest.mark.parametrize(("width", "height"), [(90, 60), (61, 200), (500, 31), (1, 1)])
 def test_outputs_cover_the_whole_image_at_its_own_size(tmp_path, echo, suffix, width, height):

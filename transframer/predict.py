@@ -130,6 +130,10 @@ def predict_samples(
 ) -> list[Any]:
     """A task's predictions for samples of one frame size, labels unused."""
     episodes = [task.format(sample).without_target() for sample in samples]
+    candidates = [task.candidates(episode) for episode in episodes]
+    if temperature == 0 and all(candidates):
+        posteriors = predictor.posteriors(episodes, candidates)
+        return [task.from_posterior(p, episode) for p, episode in zip(posteriors, episodes, strict=True)]
     draws = [
         predictor.sample(
             episodes, temperature=temperature, top_p=top_p, estimate=task.estimate, generator=generator

@@ -81,8 +81,20 @@ class FramePredictor(nn.Module, abc.ABC):
     ) -> Samples:
         """Draws one frame per episode; temperature 0 gives the estimate asked for and needs no generator."""
 
-    @torch.no_grad()
     def posterior(self, episode: Episode, candidates: Sequence[Frame]) -> Float[Tensor, " k"]:
         """The probability of each candidate target frame, normalised over the candidates."""
-        episodes = [replace(episode, target=frame) for frame in candidates]
-        return torch.softmax(self.log_prob(episodes).double(), 0).float()
+        return self.posteriors([episode], [candidates])[0]
+
+    @torch.no_grad()
+    def posteriors(
+        self, episodes: Sequence[Episode], candidates: Sequence[Sequence[Frame]]
+    ) -> list[Float[Tensor, " k"]]:
+        """The posterior of each episode over its own candidates, on the CPU."""
+        return [
+            self.log_prob([replace(episode, target=frame) for frame in frames])
+            .double()
+            .softmax(0)
+            .float()
+            .cpu()
+            for episode, frames in zip(episodes, candidates, strict=True)
+        ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from transframer.frames import Episode, Frame
@@ -95,6 +95,18 @@ class Task(abc.ABC, Generic[Prediction, Score]):
     @abc.abstractmethod
     def decode(self, frame: Frame, episode: Episode) -> Prediction:
         """Reads the label off a predicted frame; the inverse of `format` up to `round_trip_bound`."""
+
+    def candidates(self, episode: Episode) -> Sequence[Frame]:
+        """The target frame of every possible answer, where these are few; none where they are not.
+
+        With candidates the point estimate is not a drawn frame but their exact posterior, one pass for all:
+        see `from_posterior`.
+        """
+        return ()
+
+    def from_posterior(self, probability: Float[Tensor, " k"], episode: Episode) -> Prediction:
+        """The prediction that a probability for each candidate amounts to; needed with `candidates`."""
+        raise NotImplementedError(f"{type(self).__name__} names candidates but reads no posterior of them")
 
     @abc.abstractmethod
     def truth(self, sample: Sample) -> Prediction:

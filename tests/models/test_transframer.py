@@ -13,6 +13,7 @@ from transframer.models.chunks import chunk_count, cut
 from transframer.models.decoder import STOP
 from transframer.models.presets import PRESETS, get_preset
 from transframer.models.transframer import Transframer
+from transframer.predictor import FramePredictor
 
 
 def test_log_prob_does_not_depend_on_the_batch(model, episodes):
@@ -217,6 +218,20 @@ def test_save_and_load(any_model, episodes, tmp_path):
     loaded = Transframer.from_pretrained(tmp_path).eval()
     assert loaded.config == any_model.config
     torch.testing.assert_close(loaded.log_prob(episodes), any_model.log_prob(episodes))
+
+
+def test_posteriors_share_the_encoder_and_change_nothing(any_model, episodes):
+    """Against a log-probability per candidate; of the last episode's candidates some need several chunks."""
+    flat = [torch.full((3, 32, 32), grey, dtype=torch.uint8) for grey in (60, 90, 128, 200)]
+    candidates = [[Frame(image, e.query) for image in flat[: 2 + i]] for i, e in enumerate(episodes[:2])] + [
+        [Frame(flat[0], episodes[2].query), Frame(smooth_image(4), episodes[2].query)]
+    ]
+    expected = FramePredictor.posteriors(any_model, episodes[:3], candidates)
+    got = any_model.posteriors(episodes[:3], candidates)
+    assert [len(p) for p in got] == [2, 3, 2]
+    for p, q in zip(got, expected, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
+        assert p.sum() == pytest.approx(1, abs=1e-5)
 
 
 def test_posterior_is_normalised_likelihood(any_model, episodes):

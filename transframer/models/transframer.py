@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from itertools import pairwise
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from transframer.codec import (
     N_CHANNELS,
     Tokens,
+    code_episodes,
     dct_from_image,
     grid_from_image,
     grid_from_tokens,
@@ -24,7 +26,7 @@ from transframer.codec import (
     tokens_from_grid,
 )
 from transframer.errors import DataError
-from transframer.frames import Episode
+from transframer.frames import Episode, Frame
 from transframer.models.annotations import SPARE_NAMES, AxialPositions
 from transframer.models.batch import Batch, collate
 from transframer.models.chunks import Chunk, chunk_count, cut, draw_chunk
@@ -37,6 +39,7 @@ from transframer.predictor import Estimate, FramePredictor, Loss, Samples
 
 # Chunks of a batch differ in length from one event to hundreds; each of these groups is padded by itself.
 _LENGTH_GROUPS = (8, 48)
+_CANDIDATES = 64  # scored at once
 
 
 class Transframer(FramePredictor, PyTorchModelHubMixin):
@@ -218,6 +221,41 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
             total -= sum(self.score_chunk(context, chunk, grid).values())
         self.train(training)
         return total.float()
+
+    @torch.no_grad()
+    def posteriors(
+        self, episodes: Sequence[Episode], candidates: Sequence[Sequence[Frame]]
+    ) -> list[Float[Tensor, " k"]]:
+        """As of any predictor; where all candidates fit one chunk, the episode is encoded once for them."""
+        training = self.training
+        self.eval()
+        batch = self.collate([episode.without_target() for episode in episodes]).to(self.device)
+        blank = torch.zeros(len(batch), N_CHANNELS, *batch.grid_size, dtype=torch.int16, device=self.device)
+        start = torch.zeros(len(batch), dtype=torch.long, device=self.device)
+        context = self.encode(batch, self.dct_images(batch), blank, start)
+        out = []
+        for i, (episode, frames) in enumerate(zip(episodes, candidates, strict=True)):
+            grid = code_episodes([replace(episode, target=frame) for frame in frames]).to(self.device)
+            tokens = tokens_from_grid(grid, self.config.max_value)
+            if int(tokens.length.max()) >= self.config.chunk_events:
+                out += super().posteriors([episode], [frames])
+                continue
+            first = torch.zeros_like(tokens.length)
+            chunk = cut(
+                tokens, first, self.config.chunk_events, self.config.chunk_overlap, self.config.max_value
+            )
+            clipped = grid_from_tokens(tokens, batch.grid_size)
+            nats = [
+                sum(
+                    self.score_chunk(
+                        context.select(torch.full_like(rows, i)), chunk.rows(rows), clipped[rows]
+                    ).values()
+                )
+                for rows in torch.arange(len(grid), device=self.device).split(_CANDIDATES)
+            ]
+            out.append((-torch.cat(nats).double()).softmax(0).float().cpu())
+        self.train(training)
+        return out
 
     @torch.no_grad()
     def sample(
