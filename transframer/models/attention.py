@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -125,21 +126,21 @@ class FrameAttention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, slots: Tensor) -> Tensor:
+    def forward(self, x: Tensor, groups: Sequence[Tensor]) -> Tensor:
         """Attends among frames x, f x m x width.
 
         Args:
-            slots: b x n, the packed index of each episode's frames, f where it has fewer than n.
+            groups: the packed indices of each episode's frames, k x n for the k episodes of n frames; every
+                frame is in one of them.
         """
-        f, m, width = x.shape
-        b, n = slots.shape
+        m, width = x.shape[1:]
         packed = self.query_key_value(x)
-        packed = torch.cat([packed, packed.new_zeros(1, m, 3 * width)])
-        # index_select rather than indexing: its gradient is a plain sum, several times as fast on a CPU
-        padded = packed.index_select(0, slots.flatten())
-        q, k, v = padded.view(b, n * m, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # b heads n*m d
-        real = slots < f
-        mask = None if bool(real.all()) else real.repeat_interleave(m, 1)[:, None, None]  # b 1 1 n*m
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        y = y.transpose(1, 2).reshape(b * n, m, width)
-        return self.out(y.index_select(0, slots.flatten().argsort()[:f]))
+        out = []
+        for slots in groups:
+            k, n = slots.shape
+            # index_select rather than indexing: its gradient is a plain sum, several times as fast on a CPU
+            own = packed.index_select(0, slots.flatten()).view(k, n * m, 3, self.heads, -1)
+            y = F.scaled_dot_product_attention(*own.permute(2, 0, 3, 1, 4))  # k heads n*m d
+            out.append(y.transpose(1, 2).reshape(k * n, m, width))
+        order = torch.cat([slots.flatten() for slots in groups]).argsort()
+        return self.out(torch.cat(out).index_select(0, order))

@@ -43,6 +43,7 @@ class Batch:
         images: the context images, packed episode after episode.
         slots: the packed index of each episode's context frames, f where it has fewer than n; then the
             index of its target slot, f + episode.
+        groups: the same without padding: for each number of frames that episodes have, their rows of slots.
         context, query: annotations of the context frames and of the query.
         task: index into the model's tasks.
         codec: each query's codec settings.
@@ -54,6 +55,7 @@ class Batch:
     images: UInt8[Tensor, "f 3 h w"]
     episode: Int[Tensor, " f"]
     slots: Int[Tensor, "b n"]
+    groups: tuple[Int[Tensor, "_ _"], ...]
     context: Annotations
     query: Annotations
     task: Int[Tensor, " b"]
@@ -81,6 +83,8 @@ def _moved(value, device):
         return value.to(device, non_blocking=True)
     if isinstance(value, Annotations):
         return Annotations(**{f.name: getattr(value, f.name).to(device) for f in fields(value)})
+    if isinstance(value, tuple):
+        return tuple(group.to(device) for group in value)
     return value
 
 
@@ -112,6 +116,8 @@ def collate(episodes: Sequence[Episode], tasks: Sequence[str], kinds: Sequence[s
     # A frame that is absent points past all real frames: context, then one target slot per episode.
     slots[slots == len(frames)] = len(frames) + len(episodes)
     slots[:, -1] = len(frames) + torch.arange(len(episodes))
+    number = torch.tensor(counts)
+    groups = tuple(slots[number == n][:, [*range(n), -1]] for n in sorted(set(counts)))
     queries = [episode.query for episode in episodes]
     references = [episode.reference_image() for episode in episodes]
     blank = torch.zeros(3, height, width)
@@ -125,8 +131,9 @@ def collate(episodes: Sequence[Episode], tasks: Sequence[str], kinds: Sequence[s
     targets = [episode.target.image for episode in episodes if episode.target is not None]
     return Batch(
         images=torch.stack([frame.image for frame in frames]),
-        episode=torch.arange(len(episodes)).repeat_interleave(torch.tensor(counts)),
+        episode=torch.arange(len(episodes)).repeat_interleave(number),
         slots=slots,
+        groups=groups,
         context=_stack(context_annotations),
         query=_stack([_annotation_row(query, query, 0.0, grid, kinds) for query in queries]),
         task=torch.tensor([_index("task", episode.task, tasks) for episode in episodes]),

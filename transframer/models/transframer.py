@@ -240,19 +240,14 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
             if int(tokens.length.max()) >= self.config.chunk_events:
                 out += super().posteriors([episode], [frames])
                 continue
-            first = torch.zeros_like(tokens.length)
-            chunk = cut(
-                tokens, first, self.config.chunk_events, self.config.chunk_overlap, self.config.max_value
-            )
+            config, first = self.config, torch.zeros_like(tokens.length)
+            chunk = cut(tokens, first, config.chunk_events, config.chunk_overlap, config.max_value)
             clipped = grid_from_tokens(tokens, batch.grid_size)
-            nats = [
-                sum(
-                    self.score_chunk(
-                        context.select(torch.full_like(rows, i)), chunk.rows(rows), clipped[rows]
-                    ).values()
-                )
-                for rows in torch.arange(len(grid), device=self.device).split(_CANDIDATES)
-            ]
+            nats = []
+            for rows in torch.arange(len(grid), device=self.device).split(_CANDIDATES):
+                own = context.select(torch.full_like(rows, i))
+                parts = self.score_chunk(own, chunk.rows(rows), clipped[rows])
+                nats.append(torch.stack(list(parts.values())).sum(0))
             out.append((-torch.cat(nats).double()).softmax(0).float().cpu())
         self.train(training)
         return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -35,13 +36,13 @@ class EncoderBlock(nn.Module):
         self.gates = nn.Parameter(torch.full((2,), config.gate_init))
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, slots: Tensor) -> Tensor:
-        """Mixes frames x, f x c x gy x gx; `slots` says which belong to one episode."""
+    def forward(self, x: Tensor, groups: Sequence[Tensor]) -> Tensor:
+        """Mixes frames x, f x c x gy x gx; `groups` says which belong to one episode."""
         x = self.convolution(x)
         shape = x.shape
         cells = x.flatten(2).transpose(1, 2)  # f m c
         gates = self.gates.unbind()
-        cells = cells + gates[0] * self.dropout(self.attention(self.norms[0](cells), slots))
+        cells = cells + gates[0] * self.dropout(self.attention(self.norms[0](cells), groups))
         cells = cells + gates[1] * self.dropout(self.mlp(self.norms[1](cells)))
         return cells.transpose(1, 2).reshape(shape)
 
@@ -77,7 +78,7 @@ class PixelStem(nn.Module):
         x = self.fine((images.to(annotation.dtype) - 127.5) / 64.0)  # f quarter h/4 w/4
         scale, shift = self.weigh(annotation)[..., None, None].chunk(2, 1)
         weighted = x * (1 + scale) + shift
-        count = torch.bincount(episode, minlength=episodes).to(x.dtype)
+        count = x.new_zeros(episodes).index_add_(0, episode, x.new_ones(len(episode)))
         fused = x.new_zeros(episodes, *x.shape[1:]).index_add_(0, episode, weighted.to(x.dtype))
         fused = fused / count[:, None, None, None].sqrt()
         return self.coarse(torch.cat([x, fused + self.fused(fused)]))
@@ -155,7 +156,7 @@ class MultiFrameUNet(nn.Module):
                 skips.append(x)
                 x = self.to_coarser[level - 1](x)
             for block in blocks.children():
-                x = block(x, batch.slots)
+                x = block(x, batch.groups)
         for level in reversed(range(len(self.up))):
             finer = skips.pop()
             x = (
@@ -163,7 +164,7 @@ class MultiFrameUNet(nn.Module):
                 + finer
             )
             for block in self.up[level].children():
-                x = block(x, batch.slots)
+                x = block(x, batch.groups)
         return self.norm(x.flatten(2).transpose(1, 2))
 
 
