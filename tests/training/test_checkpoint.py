@@ -7,6 +7,7 @@ import torch
 import toy
 from safetensors import SafetensorError
 
+from transframer import __version__
 from transframer.errors import CheckpointError
 from transframer.training import checkpoint, folders
 from transframer.training.checkpoint import last_good, load_run, load_state, save_checkpoint, save_model
@@ -174,6 +175,19 @@ def test_a_model_loads_from_its_run_and_by_itself(tmp_path):
     flip(tmp_path / "model/model.safetensors")
     with pytest.raises(CheckpointError, match=r"model\.safetensors: damaged"):
         load_run(tmp_path, toy.ToyPredictor.from_pretrained)
+
+
+def test_weights_of_another_model_are_an_error_that_names_their_writer(tmp_path):
+    checkpoint.save_config(tmp_path, CONFIG)
+    save_model(tmp_path, toy.ToyPredictor(), CONFIG, 1)
+
+    class Wider(toy.ToyPredictor):
+        def __init__(self, *arguments, **settings):
+            super().__init__(*arguments, **settings)
+            self.hidden = torch.nn.Linear(2 * self.hidden.in_features, self.hidden.out_features)
+
+    with pytest.raises(CheckpointError, match=rf"of another model than this version's, by {__version__}"):
+        load_run(tmp_path, Wider.from_pretrained)
 
 
 def test_what_is_no_run_says_what_is_missing(tmp_path):

@@ -6,15 +6,19 @@ needs) and model/ (what `benchmark` and `predict` load: the averaged weights and
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
 
+from transframer import __version__
 from transframer.errors import CheckpointError
 from transframer.predictor import FramePredictor
 from transframer.training.config import TrainConfig
@@ -85,6 +89,26 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any]:
         raise CheckpointError("unreadable training state", file=folder / STATE) from error
 
 
+@contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Says of weights that do not fit the model where they lie and what wrote them.
+
+    Raises:
+        CheckpointError: names, shapes or settings that this version's model does not have.
+    """
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError, KeyError, SafetensorError) as error:
+        manifest = folder / MANIFEST
+        writer = json.loads(manifest.read_text()).get("code_version") if manifest.is_file() else None
+        raise CheckpointError(
+            "weights or settings of another model than this version's" + (f", by {writer}" if writer else ""),
+            file=folder,
+            expected=f"what transframer {__version__} builds at this commit",
+            next_step="train anew, or use the code that wrote it",
+        ) from error
+
+
 def save_config(folder: Path, config: TrainConfig) -> None:
     """Writes the resolved settings as YAML."""
     (folder / CONFIG).write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
@@ -136,7 +160,7 @@ def load_run(
         settings where the weights come without.
 
     Raises:
-        CheckpointError: names what is missing or damaged.
+        CheckpointError: names what is missing or damaged, or of another model.
     """
     path = Path(path)
     folder = path / MODEL if (path / MODEL).is_dir() else path
@@ -160,7 +184,8 @@ def load_run(
         from transframer.models.transframer import Transframer
 
         from_pretrained = Transframer.from_pretrained
-    return from_pretrained(folder).eval(), config
+    with fitting(folder):
+        return from_pretrained(folder).eval(), config
 
 
 def _newest_first(run: Path) -> list[Path]:

@@ -223,11 +223,13 @@ class Run:
                 found = checkpoint.last_good(self.folder, notes.append)
             except TransframerError as error:
                 found = error
-        state = checkpoint.load_state(self.group.from_first(found), self.group.device)
+        folder = self.group.from_first(found)
+        state = checkpoint.load_state(folder, self.group.device)
         self.step, self.trained_s, self.validated = (state[key] for key in ("step", "trained_s", "validated"))
-        self.predictor.load_state_dict(state["predictor"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        with checkpoint.fitting(folder):
+            self.predictor.load_state_dict(state["predictor"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
         notes.append(f"resumed at step {self.step}")
 
     def _opening(self) -> str:
