@@ -57,6 +57,10 @@ class FramePredictor(nn.Module, abc.ABC):
         """Episodes of one frame size as a batch of CPU tensors with a method `to(device)`; needs no
         weights, so that it may run in a data-loading worker."""
 
+    def blocks(self) -> list[nn.Module]:
+        """The parts that are compiled, each by itself; blocks of one class and shape share their code."""
+        return list(self.children())
+
     @abc.abstractmethod
     def loss(self, batch: Any, generator: torch.Generator) -> Loss:
         """The training loss of a collated batch whose episodes all have targets.

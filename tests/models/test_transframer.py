@@ -196,6 +196,12 @@ def test_loss_is_the_nats_of_the_chunk_drawn(any_model, episodes):
     torch.testing.assert_close(loss.total, expected)
 
 
+def test_the_parts_that_are_compiled_are_its_repeated_blocks(any_model):
+    names = sorted(type(block).__name__ for block in any_model.blocks())
+    layers = CONFIG.channel_layers + CONFIG.position_layers + CONFIG.value_layers
+    assert names == ["DecoderLayer"] * layers + ["EncoderBlock"] * 3  # level 0 down and up, level 1
+
+
 def test_every_parameter_learns(any_model, episodes):
     loss = any_model.loss(any_model.collate(episodes), torch.Generator().manual_seed(0))
     loss.total.backward()

@@ -28,13 +28,14 @@ from transframer.codec import (
 from transframer.errors import DataError
 from transframer.frames import Episode, Frame
 from transframer.models.annotations import SPARE_NAMES, AxialPositions
+from transframer.models.attention import DecoderLayer
 from transframer.models.batch import Batch, collate
 from transframer.models.chunks import Chunk, chunk_count, cut, draw_chunk
 from transframer.models.decoder import Context, TripleDecoder
 from transframer.models.draft import DraftHead
 from transframer.models.hints import hint_images
 from transframer.models.presets import TransframerConfig
-from transframer.models.unet import MultiFrameUNet
+from transframer.models.unet import EncoderBlock, MultiFrameUNet
 from transframer.predictor import Estimate, FramePredictor, Loss, Samples
 
 # Chunks of a batch differ in length from one event to hundreds; each of these groups is padded by itself.
@@ -67,6 +68,10 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.decoder.start.device
+
+    def blocks(self) -> list[nn.Module]:
+        """Blocks of the encoder and layers of the decoders: as wholes both compile for many minutes."""
+        return [module for module in self.modules() if isinstance(module, (EncoderBlock, DecoderLayer))]
 
     def collate(self, episodes: Sequence[Episode]) -> Batch:
         """Episodes of one size, a multiple of 16, as a batch on the CPU."""

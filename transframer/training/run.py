@@ -66,10 +66,10 @@ class Run:
         self.optimizer = make_optimizer(self.predictor, config)
         self.average = moving_average(self.predictor, config.ema_decay)
         if config.compile:
-            # The networks, and not the loss around them: cutting chunks out of sequences whose lengths are
-            # data breaks a graph at every turn. The average is a copy, made before, and stays as it is.
-            for network in self.predictor.children():
-                network.compile(dynamic=True)
+            # Blocks, and not the loss around them: cutting chunks out of sequences whose lengths are data
+            # breaks a graph at every turn. The average is a copy, made before, and stays as it is.
+            for block in self.predictor.blocks():
+                block.compile(dynamic=True)
         self.loss = group.wrap(_LossOf(self.predictor))
         on_cuda = group.device.type == "cuda"
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and on_cuda)
