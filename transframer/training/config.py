@@ -42,7 +42,7 @@ class TrainConfig:
         ema_decay: the greatest decay of the moving average of the weights, which is what is evaluated and
             saved; it starts lower, so that early weights are forgotten.
         precision: bf16 is mixed precision; auto takes it on CUDA, and fp32 on a CPU, where it is slower.
-        compile: compile the predictor's blocks with torch.compile: minutes to start; measured not to win on a CPU.
+        compile: compile the predictor's blocks with torch.compile: minutes to start; does not win on a CPU.
         workers: processes that make data; 0 makes them in the training process, between the steps.
         checkpoint_minutes: minutes between two checkpoints; the last step is always saved.
         keep: how many checkpoints to keep.
