@@ -24,6 +24,7 @@ from transframer.benchmarks.statistics import bootstrap, paired_bootstrap, resam
 from transframer.codec import round_trips
 from transframer.errors import DataError
 from transframer.frames import Episode
+from transframer.predict import exact_answers
 from transframer.predictor import FramePredictor
 from transframer.task import Sample, Task
 from transframer.training.tally import peak_memory_mib
@@ -112,14 +113,14 @@ def _draw(
     drawn = _Drawn()
     for batch in _batches(len(episodes), config.batch_size):
         asked = [episodes[i].without_target() for i in batch]
-        candidates = [task.candidates(episode) for episode in asked]
-        if temperature == 0 and all(candidates):
+        if temperature == 0:
             with naming(task, batch, "the posterior"):
                 start = _clock(device)
-                posteriors = predictor.posteriors(asked, candidates)
+                exact = exact_answers(predictor, task, asked)
+            if exact is not None:
                 drawn.seconds += _clock(device) - start
-                drawn.predictions += map(task.from_posterior, posteriors, asked)
-            continue
+                drawn.predictions += exact
+                continue
         frames = []
         for _ in range(config.samples_per_query):
             with naming(task, batch, "sampling"):

@@ -21,7 +21,7 @@ from torch import Tensor
 from transframer.data.formats.cameras import read_cameras
 from transframer.data.formats.images import load_image, resize_image, save_png
 from transframer.errors import ConfigError, DataError
-from transframer.frames import Camera
+from transframer.frames import Camera, Episode
 from transframer.predict_config import PredictConfig
 from transframer.predictor import FramePredictor
 from transframer.registry import get_task
@@ -130,10 +130,9 @@ def predict_samples(
 ) -> list[Any]:
     """A task's predictions for samples of one frame size, labels unused."""
     episodes = [task.format(sample).without_target() for sample in samples]
-    candidates = [task.candidates(episode) for episode in episodes]
-    if temperature == 0 and all(candidates):
-        posteriors = predictor.posteriors(episodes, candidates)
-        return [task.from_posterior(p, episode) for p, episode in zip(posteriors, episodes, strict=True)]
+    exact = exact_answers(predictor, task, episodes) if temperature == 0 else None
+    if exact is not None:
+        return exact
     draws = [
         predictor.sample(
             episodes, temperature=temperature, top_p=top_p, estimate=task.estimate, generator=generator
@@ -144,6 +143,15 @@ def predict_samples(
         task.combine([task.decode(frame, episode) for frame in frames])
         for episode, *frames in zip(episodes, *draws, strict=True)
     ]
+
+
+def exact_answers(predictor: FramePredictor, task: Task, episodes: Sequence[Episode]) -> list[Any] | None:
+    """The predictions that the exact posteriors amount to; None where the task names no candidates."""
+    candidates = [task.candidates(episode) for episode in episodes]
+    if not all(candidates):
+        return None
+    posteriors = predictor.posteriors(episodes, candidates)
+    return [task.from_posterior(p, episode) for p, episode in zip(posteriors, episodes, strict=True)]
 
 
 @dataclass(frozen=True)

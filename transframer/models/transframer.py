@@ -106,9 +106,11 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
         images = {"context": context, "reference": reference.masked_fill(blank, 0.0)}
         if self.draft is not None:
             halve = torch.tensor([settings.subsampling == "4:2:0" for settings in batch.codec])
-            look, motion = (dct_from_image(image, halve) for image in hint_images(batch).unbind(1))
-            look = look - dct_from_image(batch.reference, halve).masked_fill(blank, 0.0)
-            images["hints"] = torch.stack([look, motion], 1)
+            look, motion = hint_images(batch).unbind(1)
+            look = torch.where(
+                blank, look, look - batch.reference + 128
+            )  # 128 is what the DCT-image takes off
+            images["hints"] = torch.stack([dct_from_image(image, halve) for image in (look, motion)], 1)
         return images
 
     def encode(self, batch: Batch, dct: dict[str, Tensor], partial: Tensor, start_channel: Tensor) -> Context:
