@@ -41,11 +41,13 @@ class Samples:
         frames: the predicted frames, annotated by each episode's query.
         log_prob: nats of each drawn frame under the model itself (temperature 1, no truncation).
         tokens: triples in each frame, the stop not counted.
+        grid: the quantised DCT coefficients drawn, of a predictor that draws such; else None.
     """
 
     frames: list[Frame]
     log_prob: Float[Tensor, " b"]
     tokens: Int[Tensor, " b"]
+    grid: Int[Tensor, "b 192 gy gx"] | None = None
 
 
 class FramePredictor(nn.Module, abc.ABC):
@@ -78,12 +80,23 @@ class FramePredictor(nn.Module, abc.ABC):
         self,
         episodes: Sequence[Episode],
         *,
+        samples_per_query: int = 1,
         temperature: float = 1.0,
         top_p: float = 1.0,
         estimate: Estimate = "mode",
         generator: torch.Generator | None = None,
     ) -> Samples:
-        """Draws one frame per episode; temperature 0 gives the estimate asked for and needs no generator."""
+        """Draws frames; temperature 0 gives the estimate asked for and needs no generator.
+
+        Args:
+            episodes: of one frame size.
+            samples_per_query: frames per episode, which come side by side: those of the first episode, then
+                those of the second, and so on.
+            temperature: of each distribution that is drawn from.
+            top_p: nucleus of each distribution that is drawn from, in (0, 1].
+            estimate: what temperature 0 gives.
+            generator: on the predictor's device.
+        """
 
     def posterior(self, episode: Episode, candidates: Sequence[Frame]) -> Float[Tensor, " k"]:
         """The probability of each candidate target frame, normalised over the candidates."""

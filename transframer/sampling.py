@@ -12,7 +12,8 @@ from torch import Tensor
 from transframer.codec import Tokens, decode_frames, grid_from_tokens
 from transframer.errors import ConfigError
 from transframer.frames import Episode
-from transframer.models.choosing import Choice, ChunkDecoder
+from transframer.models.choosing import Choice, ChunkDecoder, stops
+from transframer.models.compiled import CompiledChunk, CompiledDecoder
 from transframer.models.decoder import STOP
 from transframer.predictor import Estimate, Samples
 
@@ -36,7 +37,8 @@ class Sampler:
         estimate: "mode" or "median", used at temperature 0.
         top_p: nucleus sampling; 1 keeps every legal event.
         generator: on the model's device; required to reproduce a draw, unused when greedy.
-        cached: false recomputes every event from the start of its chunk; for tests.
+        compiled: false decodes in PyTorch where kernels could (see `transframer.models.compiled`).
+        cached: false recomputes every event from the start of its chunk, in PyTorch; for tests.
 
     Raises:
         ConfigError: a temperature below 0, top_p outside (0, 1], or an unknown estimate.
@@ -50,6 +52,7 @@ class Sampler:
         top_p: float = 1.0,
         estimate: Estimate = "mode",
         generator: torch.Generator | None = None,
+        compiled: bool = True,
         cached: bool = True,
     ) -> None:
         if temperature < 0:
@@ -58,55 +61,83 @@ class Sampler:
             raise ConfigError(f"top_p {top_p}", field="top_p", expected="above 0, at most 1")
         if estimate not in ("mode", "median"):
             raise ConfigError(f"estimate {estimate!r}", field="estimate", expected="mode or median")
-        self.model = model
-        median = temperature == 0 and estimate == "median"
-        self.choice = Choice(temperature, top_p, median, generator, cached)
+        self.model, self.generator, self.cached = model, generator, cached
+        self.choice = Choice(temperature, top_p, temperature == 0 and estimate == "median")
+        self.compiled = compiled and cached and CompiledDecoder.available(model.decoder)
 
     @torch.no_grad()
-    def sample(self, episodes: Sequence[Episode]) -> Samples:
-        """Draws one frame per episode; episodes have one size."""
+    def sample(self, episodes: Sequence[Episode], samples_per_query: int = 1) -> Samples:
+        """Draws frames for episodes of one size; see `FramePredictor.sample`."""
         model = self.model
         training = model.training
         model.eval()
-        tokens, log_prob = self.tokens(episodes)
+        tokens, log_prob = self.tokens(episodes, samples_per_query)
         model.train(training)
         height, width = episodes[0].size
         grid = grid_from_tokens(tokens, (height // 8, width // 8))
-        return Samples(decode_frames(grid, episodes), log_prob.cpu(), tokens.length.cpu())
+        queries = [episode for episode in episodes for _ in range(samples_per_query)]
+        return Samples(decode_frames(grid, queries), log_prob.cpu(), tokens.length.cpu(), grid.cpu())
 
-    def tokens(self, episodes: Sequence[Episode]) -> tuple[Tokens, Float[Tensor, " b"]]:
-        """The triples drawn for each episode, and their nats under the untempered model."""
+    @torch.no_grad()
+    def tokens(
+        self, episodes: Sequence[Episode], samples_per_query: int = 1
+    ) -> tuple[Tokens, Float[Tensor, " n"]]:
+        """The triples drawn for each episode, and their nats under the untempered model.
+
+        The first chunk needs the encoder once per episode; later ones once per sample, as their partial
+        targets differ. A sample that has stopped is in no later chunk.
+        """
         model, config = self.model, self.model.config
         batch = model.collate([episode.without_target() for episode in episodes]).to(model.device)
         dct = model.dct_images(batch)
-        b = len(batch)
-        grid = batch.grid_size
-        drawn: list[Tensor] = []  # 3 x b per event
-        log_prob = torch.zeros(b, device=model.device)
-        length = torch.zeros(b, dtype=torch.long, device=model.device)
-        alive = torch.ones(b, dtype=torch.bool, device=model.device)
-        stride = config.chunk_events - config.chunk_overlap
+        decoder = CompiledDecoder(model.decoder, self.choice) if self.compiled else None
+        of_episode = torch.arange(len(batch), device=model.device).repeat_interleave(samples_per_query)
+        going = torch.arange(len(of_episode), device=model.device)
+        events = stops(len(going), 0, model.device)
+        length = torch.zeros_like(going)
+        log_prob = torch.zeros(len(going), device=model.device)
         start = 0
-        while True:
-            events = torch.stack(drawn, -1) if drawn else length.new_zeros(3, b, 0)
-            before = _tokens(events[:, :, :start], length.clamp(max=start))
-            last = events[:, :, start - 1] if start else length.new_tensor([[0], [-1], [1]]).expand(3, b)
-            context = model.encode(batch, dct, grid_from_tokens(before, grid), last[0])
-            so_far = grid_from_tokens(_tokens(events, length), grid)
-            chunk = ChunkDecoder(model.decoder, context, self.choice, config.chunk_events, last[:2], so_far)
-            chunk.give(events[:, :, start:])
-            while len(drawn) < start + config.chunk_events:
-                event, nats = chunk.draw()
-                stopping = event[0] == STOP
-                log_prob += nats * alive
-                length += alive & ~stopping
-                alive &= ~stopping
-                drawn.append(event)
-                if not bool(alive.any()):
-                    events = torch.stack(drawn, -1)
-                    longest = int(length.max())
-                    return _tokens(events[:, :, :longest], length), log_prob
-            start += stride
+        while len(going):
+            own = events[:, going]
+            if start == 0:
+                last = going.new_tensor([[0], [-1]]).expand(2, len(going))
+                partial = grid_from_tokens(_tokens(own, length), batch.grid_size)
+                every = torch.arange(len(batch), device=model.device)
+                context = model.encode(batch, dct, partial[: len(batch)], torch.zeros_like(every))
+                if samples_per_query > 1:
+                    context = context.select(of_episode)
+            else:
+                last = own[:2, :, start - 1]
+                before = _tokens(own[:, :, :start], length[going].clamp(max=start))
+                partial = grid_from_tokens(before, batch.grid_size)
+                here, frames = batch.select(of_episode[going])
+                images = {name: dct[name][frames if name == "context" else of_episode[going]] for name in dct}
+                context = model.encode(here, images, partial, last[0])
+            so_far = grid_from_tokens(_tokens(own, length[going]), batch.grid_size)
+            given = own[:, :, start:]
+            arguments = context, config.chunk_events, last, so_far
+            chunk: CompiledChunk | ChunkDecoder
+            if decoder is None:
+                chunk = ChunkDecoder(model.decoder, context, self.choice, *arguments[1:], self.cached)
+            else:
+                chunk = decoder.chunk(*arguments)
+            chunk.give(given)
+            drawn, nats = chunk.draw(self._uniform(len(of_episode), config.chunk_events - given.shape[2])[going])
+            new = stops(len(of_episode), drawn.shape[2], model.device)
+            new[:, going] = drawn
+            events = torch.cat([events, new], 2)
+            log_prob[going] += nats
+            length = (events[0] != STOP).sum(1)
+            going = going[~(drawn[0] == STOP).any(1)]
+            start += config.chunk_events - config.chunk_overlap
+        return _tokens(events[:, :, : int(length.max())], length), log_prob
+
+    def _uniform(self, b: int, n: int) -> Float[Tensor, "b n 3"]:
+        """The numbers that decide n draws of each sample; a sample's do not depend on when others stop."""
+        size, device = (b, n, 3), self.model.device
+        if self.choice.temperature == 0:
+            return torch.zeros(size, device=device)
+        return torch.rand(size, generator=self.generator, device=device)
 
 
 def _tokens(events: Int[Tensor, "3 b n"], length: Int[Tensor, " b"]) -> Tokens:

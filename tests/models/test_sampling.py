@@ -1,10 +1,12 @@
 """Drawing: reproducible, well-formed, equal with and without caches, and as likely as scored."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from tests.models.conftest import CONFIG, episode
+from tests.models.conftest import CONFIG, episode, wake
 from transframer.codec import check_tokens, decode_frames, grid_from_tokens, legal_mask
 from transframer.errors import ConfigError
 from transframer.frames import Frame
@@ -26,14 +28,15 @@ def lengthen(model):
     return model
 
 
+WAYS = ["mode", "median", "sampled"]
 DRAWS = [{"temperature": 0.0}, {"temperature": 0.0, "estimate": "median"}, {"temperature": 1.0}]
 
 
-@pytest.mark.parametrize("how", DRAWS, ids=["mode", "median", "sampled"])
+@pytest.mark.parametrize("how", DRAWS, ids=WAYS)
 def test_cached_and_uncached_draws_are_equal(model, episodes, how):
     lengthen(model)
     draws = [
-        Sampler(model, generator=generator(), cached=cached, **how).tokens(episodes)
+        Sampler(model, generator=generator(), compiled=False, cached=cached, **how).tokens(episodes)
         for cached in (True, False)
     ]
     if how != DRAWS[1]:  # the median of a model that knows nothing codes little
@@ -43,10 +46,27 @@ def test_cached_and_uncached_draws_are_equal(model, episodes, how):
     torch.testing.assert_close(draws[0][1], draws[1][1])
 
 
+@pytest.mark.parametrize("how", [*DRAWS, {"top_p": 0.8, "temperature": 0.9}], ids=[*WAYS, "nucleus"])
+@pytest.mark.parametrize("preset", ["draft", "paper"])
+def test_kernels_draw_what_pytorch_draws(model, episodes, how, preset):
+    if preset == "paper":
+        torch.manual_seed(0)
+        model = wake(type(model)(replace(model.config, draft=False)))
+    lengthen(model)
+    (tokens, nats), (expected, expected_nats) = (
+        Sampler(model, generator=generator(), compiled=compiled, **how).tokens(episodes, 2)
+        for compiled in (True, False)
+    )
+    assert Sampler(model).compiled
+    for ours, theirs in zip(tokens, expected, strict=True):
+        assert torch.equal(ours, theirs)
+    torch.testing.assert_close(nats, expected_nats, rtol=1e-4, atol=1e-3)
+
+
 def test_a_broken_cache_is_noticed(any_model, episodes, monkeypatch):
     """The equality above can fail: with a cache that forgets one event the draws differ."""
     lengthen(any_model)
-    right = Sampler(any_model, temperature=0.0).tokens(episodes)[1]
+    right = Sampler(any_model, temperature=0.0, compiled=False).tokens(episodes)[1]
     append = KeyValueCache.append
 
     def forgetful(self, keys, values):
@@ -54,7 +74,8 @@ def test_a_broken_cache_is_noticed(any_model, episodes, monkeypatch):
         return keys, torch.cat([torch.zeros_like(values[:, :1]), values[:, 1:]], 1)
 
     monkeypatch.setattr(KeyValueCache, "append", forgetful)
-    assert not torch.allclose(right, Sampler(any_model, temperature=0.0).tokens(episodes[:4])[1])
+    broken = Sampler(any_model, temperature=0.0, compiled=False).tokens(episodes)[1]
+    assert not torch.allclose(right, broken)
 
 
 def test_draws_are_well_formed_and_score_as_drawn(model, episodes):
@@ -106,13 +127,14 @@ def test_the_target_is_never_looked_at(any_model):
 
 def test_pick_follows_its_distribution():
     logits = torch.tensor([[0.0, 1.0, 2.0, -torch.inf]]).expand(20000, 4)
-    drawn = pick(logits, 1.0, 1.0, generator())
+    uniform = torch.rand(20000, generator=generator())
+    drawn = pick(logits, 1.0, 1.0, uniform)
     expected = logits[0].softmax(0)
     frequency = drawn.bincount(minlength=4) / len(drawn)
     assert (frequency - expected).abs().max() < 0.015
-    assert set(pick(logits, 1.0, 0.6, generator()).tolist()) == {2}  # p(2) = 0.665 alone reaches 0.6
-    assert set(pick(logits, 1.0, 0.7, generator()).tolist()) == {1, 2}
-    sharp = pick(logits, 0.5, 1.0, generator()).bincount(minlength=4) / 20000
+    assert set(pick(logits, 1.0, 0.6, uniform).tolist()) == {2}  # p(2) = 0.665 alone reaches 0.6
+    assert set(pick(logits, 1.0, 0.7, uniform).tolist()) == {1, 2}
+    sharp = pick(logits, 0.5, 1.0, uniform).bincount(minlength=4) / 20000
     assert (sharp - (logits[0] * 2).softmax(0)).abs().max() < 0.015
 
 
@@ -168,8 +190,8 @@ def draw_first(sampler, e):
     with torch.no_grad():
         context = model.encode(batch, model.dct_images(batch), blank, torch.tensor([0]))
         chunk = ChunkDecoder(model.decoder, context, sampler.choice, 24, torch.tensor([[0], [-1]]), blank)
-        event, _ = chunk.draw()
-    return tuple(event[:, 0].tolist())
+        event, _ = chunk.draw(torch.zeros(1, 1, 3))
+    return tuple(event[:, 0, 0].tolist())
 
 
 @pytest.mark.parametrize(

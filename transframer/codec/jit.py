@@ -15,10 +15,17 @@ import numba
 # Sums of products may be fused (`contract`): all of the kernels' are exact in the type they are taken in.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
+_REORDERED: dict[str, Any] = {**_OPTIONS, "fastmath": {"contract", "reassoc", "nsz", "arcp"}}
+
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles a function that kernels call, as part of each of them."""
     return numba.njit(_plain(function), **_OPTIONS)
+
+
+def reordered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `compiled`, and sums may be reordered, as those of a matrix product may; infinities still count."""
+    return numba.njit(_plain(function), **_REORDERED)
 
 
 def kernel(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -36,6 +43,19 @@ def kernel(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
             return numba.njit(signature, **_OPTIONS)(_plain(function))
 
     return decorated
+
+
+def lazy_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `kernel` of `reordered` sums, compiled when first called; for named tuples of arrays, which have no
+    short signature. Its callers give it one set of types only.
+
+    Numba looks machine code up by the kernel's own file: after an edit of a function that a kernel takes
+    from another file, touch the kernel's file.
+    """
+    try:
+        return numba.njit(_plain(function), cache=True, **_REORDERED)
+    except RuntimeError:
+        return numba.njit(_plain(function), **_REORDERED)
 
 
 def _plain(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -34,6 +34,10 @@ class Annotations:
     has_camera: Bool[Tensor, " f"]
     reference: Float[Tensor, " f"]
 
+    def select(self, index: Int[Tensor, " k"]) -> Annotations:
+        """Those of these frames."""
+        return Annotations(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
 
 @dataclass
 class Batch:
@@ -73,6 +77,31 @@ class Batch:
         """Rows and columns of 8 x 8 blocks."""
         return self.images.shape[2] // BLOCK, self.images.shape[3] // BLOCK
 
+    def select(self, rows: Int[Tensor, " k"]) -> tuple[Batch, Int[Tensor, " f2"]]:
+        """These episodes, which may repeat, and the packed indices of their context frames."""
+        slots = self.slots[rows, :-1]
+        real = slots < len(self.images)
+        frames = slots[real]
+        counts = real.sum(1).tolist()
+        packed, groups = pack_slots(counts)
+        picked = rows.tolist()
+        device = self.images.device
+        batch = Batch(
+            images=self.images[frames],
+            episode=torch.arange(len(rows)).repeat_interleave(torch.tensor(counts)).to(device),
+            slots=packed.to(device),
+            groups=_moved(groups, device),
+            context=self.context.select(frames),
+            query=self.query.select(rows),
+            task=self.task[rows],
+            codec=[self.codec[i] for i in picked],
+            has_reference=self.has_reference[rows],
+            reference=self.reference[rows],
+            target=None if self.target is None else self.target[rows],
+            names=[self.names[i] for i in picked],
+        )
+        return batch, frames
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         return Batch(**{f.name: _moved(getattr(self, f.name), device) for f in fields(self)})
@@ -108,16 +137,7 @@ def collate(episodes: Sequence[Episode], tasks: Sequence[str], kinds: Sequence[s
     grid = (height // BLOCK, width // BLOCK)
     frames = [frame for episode in episodes for frame in episode.context]
     counts = [len(episode.context) for episode in episodes]
-    slots = torch.full((len(episodes), max(counts) + 1), len(frames))
-    start = 0
-    for row, count in enumerate(counts):
-        slots[row, :count] = torch.arange(start, start + count)
-        start += count
-    # A frame that is absent points past all real frames: context, then one target slot per episode.
-    slots[slots == len(frames)] = len(frames) + len(episodes)
-    slots[:, -1] = len(frames) + torch.arange(len(episodes))
-    number = torch.tensor(counts)
-    groups = tuple(slots[number == n][:, [*range(n), -1]] for n in sorted(set(counts)))
+    slots, groups = pack_slots(counts)
     queries = [episode.query for episode in episodes]
     references = [episode.reference_image() for episode in episodes]
     blank = torch.zeros(3, height, width)
@@ -131,7 +151,7 @@ def collate(episodes: Sequence[Episode], tasks: Sequence[str], kinds: Sequence[s
     targets = [episode.target.image for episode in episodes if episode.target is not None]
     return Batch(
         images=torch.stack([frame.image for frame in frames]),
-        episode=torch.arange(len(episodes)).repeat_interleave(number),
+        episode=torch.arange(len(episodes)).repeat_interleave(torch.tensor(counts)),
         slots=slots,
         groups=groups,
         context=_stack(context_annotations),
@@ -143,6 +163,19 @@ def collate(episodes: Sequence[Episode], tasks: Sequence[str], kinds: Sequence[s
         target=torch.stack(targets) if len(targets) == len(episodes) else None,
         names=[episode.task for episode in episodes],
     )
+
+
+def pack_slots(counts: Sequence[int]) -> tuple[Int[Tensor, "b n"], tuple[Int[Tensor, "_ _"], ...]]:
+    """Slots and groups of a batch (see there) whose episodes have these numbers of context frames."""
+    number = torch.tensor(counts)
+    frames, episodes = int(number.sum()), len(counts)
+    column = torch.arange(max(counts) + 1)
+    # A frame that is absent points past all real frames: context, then one target slot per episode.
+    first = (number.cumsum(0) - number)[:, None]
+    slots = torch.where(column < number[:, None], first + column, frames + episodes)
+    slots[:, -1] = frames + torch.arange(episodes)
+    groups = tuple(slots[number == n][:, [*range(n), -1]] for n in sorted(set(counts)))
+    return slots, groups
 
 
 def ray_map(camera: Camera, grid: tuple[int, int], query: Camera | None) -> Float[Tensor, "6 gy gx"]:

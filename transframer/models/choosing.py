@@ -12,6 +12,10 @@ from transframer.models.attention import KeyValueCache
 from transframer.models.decoder import STOP, Context, TripleDecoder
 
 
+# Between looks at which samples have stopped, on an accelerator: a look waits for all it was told to do.
+_PATIENCE = 16
+
+
 @dataclass(frozen=True)
 class Choice:
     """How an event is chosen from its probabilities; see `transframer.sampling.Sampler`."""
@@ -19,12 +23,10 @@ class Choice:
     temperature: float = 1.0
     top_p: float = 1.0
     median: bool = False
-    generator: torch.Generator | None = None
-    cached: bool = True
 
 
 def pick(
-    logits: Float[Tensor, "b n"], temperature: float, top_p: float, generator: torch.Generator | None
+    logits: Float[Tensor, "b n"], temperature: float, top_p: float, uniform: Float[Tensor, " b"]
 ) -> Int[Tensor, " b"]:
     """Draws an index from each row of logits.
 
@@ -33,18 +35,31 @@ def pick(
         temperature: divides the logits; 0 takes the largest.
         top_p: keeps the smallest set of most likely indices whose probability reaches this (nucleus
             sampling, arXiv 1904.09751).
+        uniform: in [0, 1), decides the draw, by the inverse of the distribution function.
 
-    >>> pick(torch.tensor([[0.0, 2.0, 1.0]]), 0.0, 1.0, None).tolist()
+    >>> pick(torch.tensor([[0.0, 2.0, 1.0]]), 0.0, 1.0, torch.zeros(1)).tolist()
     [1]
     """
     if temperature == 0:
         return logits.argmax(-1)
-    probability = (logits / temperature).softmax(-1)
+    probability = (logits.double() / temperature).softmax(-1)
     if top_p < 1:
-        sorted_probability, order = probability.sort(-1, descending=True)
+        sorted_probability, order = probability.sort(stable=True, dim=-1, descending=True)
         kept = sorted_probability.cumsum(-1) - sorted_probability < top_p
         probability = torch.zeros_like(probability).scatter(-1, order, sorted_probability * kept)
-    return torch.multinomial(probability, 1, generator=generator)[:, 0]
+    below = probability.cumsum(-1)
+    return (below <= uniform.double()[:, None] * below[:, -1:]).sum(-1)
+
+
+def stops(b: int, n: int, device: torch.device) -> Int[Tensor, "3 b n"]:
+    """Events that are all the stop, whose position and value are those that scoring pads with."""
+    return torch.tensor([STOP, 0, 1], device=device)[:, None, None].repeat(1, b, n)
+
+
+def without_padding(events: Int[Tensor, "3 b n"]) -> Int[Tensor, "3 b m"]:
+    """Events up to the last sample's stop."""
+    longest = int((events[0] != STOP).sum(1).max()) if events.shape[1] else 0
+    return events[:, :, : longest + 1]
 
 
 def first_more_likely_than_not(hazard: Float[Tensor, "b n"]) -> tuple[Int[Tensor, " b"], Bool[Tensor, " b"]]:
@@ -56,7 +71,6 @@ def first_more_likely_than_not(hazard: Float[Tensor, "b n"]) -> tuple[Int[Tensor
 class ChunkDecoder:
     """Runs the decoders over one chunk: the given events at once, then one event at a time.
 
-
     Args:
         decoder: the decoders.
         context: what they see of the encoder.
@@ -64,6 +78,7 @@ class ChunkDecoder:
         capacity: events in the chunk.
         last: the pair before the chunk; (0, -1) before the first.
         grid: the coefficients so far, those of the events that will be given included.
+        cached: false recomputes every event from the start of the chunk.
     """
 
     def __init__(
@@ -74,8 +89,10 @@ class ChunkDecoder:
         capacity: int,
         last: Int[Tensor, "2 b"],
         grid: Int[Tensor, "b 192 gy gx"],
+        cached: bool = True,
     ) -> None:
         self.decoder, self.context, self.choice, self.grid = decoder, context, choice, grid
+        self.cached = cached
         self.last_channel, self.last_position = last[0][:, None], last[1][:, None]
         self.table = decoder.values.table()
         b = len(context.cells)
@@ -101,7 +118,34 @@ class ChunkDecoder:
         self.next_input = vectors[:, -1:]
         self.last_channel, self.last_position = channel[:, -1:], position[:, -1:]
 
-    def draw(self) -> tuple[Int[Tensor, "3 b"], Float[Tensor, " b"]]:
+    def draw(self, uniform: Float[Tensor, "b n 3"]) -> tuple[Int[Tensor, "3 b m"], Float[Tensor, " b"]]:
+        """Draws until every sample has stopped, or n events each.
+
+        Args:
+            uniform: numbers in [0, 1) that decide the draws of an event's channel, position and value.
+
+        Returns:
+            The events, stops where a sample has no more, and the log-probability of each sample's in nats.
+        """
+        b, n, _ = uniform.shape
+        events, nats = stops(b, n, uniform.device), uniform.new_zeros(b)
+        rows = torch.arange(b, device=uniform.device)
+        patience = 1 if uniform.device.type == "cpu" else _PATIENCE
+        for i in range(n):
+            event, gained = self._event(uniform[:, i])
+            events[:, rows, i] = event
+            nats = nats.index_add(0, rows, gained.to(nats.dtype))
+            if (i + 1) % patience:
+                continue
+            going = (event[0] != STOP).nonzero()[:, 0]
+            if not len(going):
+                break
+            if 2 * len(going) <= len(rows):  # the others leave the batch
+                self._keep(going)
+                rows, uniform = rows[going], uniform[going]
+        return without_padding(events), nats
+
+    def _event(self, uniform: Float[Tensor, "b 3"]) -> tuple[Int[Tensor, "3 b"], Float[Tensor, " b"]]:
         """The next event of each sample, and its log-probability in nats."""
         decoder, context = self.decoder, self.context
         state = self._run(0, self.next_input)
@@ -109,11 +153,11 @@ class ChunkDecoder:
         if self.choice.median:
             channel, position, index, position_logits, value_logits = self._median_event(state, logits[:, 0])
         else:
-            channel = self._pick(logits)
+            channel = self._pick(logits, uniform[:, 0])
             state, position_logits = self._after_channel(state, channel)
-            position = self._pick(position_logits)
+            position = self._pick(position_logits, uniform[:, 1])
             value_logits = self._after_position(state, channel, position)
-            index = self._pick(value_logits)
+            index = self._pick(value_logits, uniform[:, 2])
         coded = channel != STOP
         nats = _log_prob(logits, channel)
         nats = nats + (_log_prob(position_logits, position) + _log_prob(value_logits, index)) * coded
@@ -125,8 +169,17 @@ class ChunkDecoder:
         self.last_channel, self.last_position = channel, position
         return torch.cat([channel, position, value], 1).T, nats[:, 0]
 
+    def _keep(self, rows: Int[Tensor, " k"]) -> None:
+        """Goes on with these samples only."""
+        self.context, self.grid = self.context.select(rows), self.grid[rows]
+        self.next_input = self.next_input[rows]
+        self.last_channel, self.last_position = self.last_channel[rows], self.last_position[rows]
+        self.inputs = [[x[rows] for x in stack] for stack in self.inputs]
+        for cache in (cache for stack in self.caches for cache in stack):
+            cache.select(rows)
+
     def _run(self, index: int, x: Tensor) -> Tensor:
-        if self.choice.cached:
+        if self.cached:
             return self.decoder.run_stack(index, x, self.context, self.caches)
         self.inputs[index].append(x)
         return self.decoder.run_stack(index, torch.cat(self.inputs[index], 1), self.context, None)[
@@ -150,9 +203,8 @@ class ChunkDecoder:
         state = self._run(2, state + place)
         return self.decoder.value_logits(state, channel, drafted, self.table)
 
-    def _pick(self, logits: Float[Tensor, "b 1 n"]) -> Int[Tensor, "b 1"]:
-        choice = self.choice
-        return pick(logits[:, 0], choice.temperature, choice.top_p, choice.generator)[:, None]
+    def _pick(self, logits: Float[Tensor, "b 1 n"], uniform: Float[Tensor, " b"]) -> Int[Tensor, "b 1"]:
+        return pick(logits[:, 0], self.choice.temperature, self.choice.top_p, uniform)[:, None]
 
     def _median_event(self, state: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The first coefficient in order whose median is not zero, given that those before it are zero.
@@ -198,8 +250,8 @@ class ChunkDecoder:
     def _forget(self, index: int) -> None:
         """Takes back the last event that a stack was fed."""
         for cache in self.caches[index]:
-            cache.length -= 1 if self.choice.cached else 0
-        if not self.choice.cached:
+            cache.length -= 1 if self.cached else 0
+        if not self.cached:
             self.inputs[index].pop()
 
 

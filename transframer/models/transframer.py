@@ -264,6 +264,7 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
         self,
         episodes: Sequence[Episode],
         *,
+        samples_per_query: int = 1,
         temperature: float = 1.0,
         top_p: float = 1.0,
         estimate: Estimate = "mode",
@@ -273,7 +274,7 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
         from transframer.sampling import Sampler
 
         sampler = Sampler(self, temperature=temperature, top_p=top_p, estimate=estimate, generator=generator)
-        return sampler.sample(episodes)
+        return sampler.sample(episodes, samples_per_query)
 
 
 _PARTS = ("channel", "position", "value")

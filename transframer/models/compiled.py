@@ -1,0 +1,75 @@
+"""Drawing a chunk's events with compiled kernels, where the model is on the CPU and Numba is installed."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from transframer.models.choosing import Choice, stops, without_padding
+from transframer.models.decoder import Context, TripleDecoder
+
+
+@cache
+def _packing() -> ModuleType | None:
+    try:
+        from transframer.models import packing
+    except ImportError:  # Numba, an optional package
+        return None
+    return packing
+
+
+class CompiledDecoder:
+    """The decoders of a model as kernels; see `choosing.ChunkDecoder` for what they do.
+
+    The weights are copied: make a new one when they have changed.
+    """
+
+    @staticmethod
+    def available(decoder: TripleDecoder) -> bool:
+        """Whether the decoders are fp32 on the CPU and Numba is installed."""
+        weight = decoder.start
+        return weight.device.type == "cpu" and weight.dtype == torch.float32 and _packing() is not None
+
+    def __init__(self, decoder: TripleDecoder, choice: Choice) -> None:
+        packing = _packing()
+        assert packing is not None
+        self._packing, self._decoder, self._choice = packing, decoder, choice
+        self._weights = packing.pack(decoder)
+
+    def chunk(self, context: Context, capacity: int, last: Int[Tensor, "2 b"], grid: Tensor) -> CompiledChunk:
+        """A chunk that begins; arguments as of `ChunkDecoder`."""
+        packing = self._packing
+        scene = packing.pack_scene(self._decoder, context)
+        memory = packing.pack_memory(context, capacity)
+        state = packing.pack_state(self._decoder, last, grid)
+        return CompiledChunk(self._choice, (*self._weights, scene, memory, state))
+
+
+class CompiledChunk:
+    """One chunk of b samples; has the methods of `choosing.ChunkDecoder`."""
+
+    def __init__(self, choice: Choice, arrays: tuple) -> None:
+        self._choice, self._arrays = choice, arrays
+
+    def give(self, events: Int[Tensor, "3 b n"]) -> None:
+        """Takes the overlap with the chunk before as drawn."""
+        from transframer.models.draw_kernels import give
+
+        if events.shape[2]:
+            give(events.contiguous().numpy(), *self._arrays)
+
+    def draw(self, uniform: Float[Tensor, "b n 3"]) -> tuple[Int[Tensor, "3 b m"], Float[Tensor, " b"]]:
+        """As of `ChunkDecoder`."""
+        from transframer.models.draw_kernels import draw
+
+        choice = self._choice
+        events = stops(*uniform.shape[:2], uniform.device)
+        nats = np.zeros(len(uniform), np.float32)
+        how = float(choice.temperature), float(choice.top_p), choice.median
+        draw(*how, uniform.numpy(), *self._arrays, events.numpy(), nats)
+        return without_padding(events), torch.from_numpy(nats)

@@ -1,0 +1,257 @@
+"""Kernels of the decoder's layers on the CPU: products of a few rows with a matrix, softmax, attention, MLP.
+
+An entry is one event of one sample: x holds one row per entry, `sample` says whose it is and `at` which event
+of the chunk. Entries of one call may be one event of each of many samples, many events of one, or both.
+Everything is float32; sums may be reordered. Layer norms' scales and gates are folded into the matrices
+beside them (`transframer.models.packing`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from transframer.codec.jit import reordered
+
+F32 = np.float32
+_LOG2_E, _LN_2_HIGH, _LN_2_LOW = F32(1.44269504), F32(0.693359375), F32(-2.12194440e-4)
+_SMALLEST = F32(-87.0)  # exp of less is no normal float32
+
+
+class Layers(NamedTuple):
+    """The weights of all layers, those of the three stacks one after the other; matrices are in x out.
+
+    `qkv` maps to the queries of all heads, then the keys and values of the one key/value head.
+    """
+
+    qkv: np.ndarray
+    qkv_bias: np.ndarray
+    attention_out: np.ndarray
+    cross_query: np.ndarray
+    cross_query_bias: np.ndarray
+    cross_out: np.ndarray
+    up: np.ndarray
+    up_bias: np.ndarray
+    down: np.ndarray
+    down_bias: np.ndarray
+
+
+class Memory(NamedTuple):
+    """What the layers attend to: of the encoder, and of the past events; keys are stored transposed.
+
+    Attributes:
+        cross_keys, cross_values: layers x b x head width x m, and layers x b x m x head width.
+        cross_bias: b x m, 0 where the memory is real, else -inf.
+        keys, values: layers x b x head width x capacity, and layers x b x capacity x head width.
+    """
+
+    cross_keys: np.ndarray
+    cross_values: np.ndarray
+    cross_bias: np.ndarray
+    keys: np.ndarray
+    values: np.ndarray
+
+
+class Buffers(NamedTuple):
+    """Room for intermediate results."""
+
+    normal: np.ndarray  # n x width
+    wide: np.ndarray  # n x the widest of qkv and hidden
+    heads: np.ndarray  # heads x head width
+    scores: np.ndarray  # heads x the longer of capacity and m
+    scratch: np.ndarray  # as long as the longest row that exponentials are taken of
+    bits: np.ndarray  # int32, the same
+
+
+@reordered
+def product(x, w, y, n, k, m):
+    """y[:n, :m] += x[:n, :k] @ w[:k, :m], the matrix read once for every four rows."""
+    whole = n // 4 * 4
+    inner = k // 4 * 4
+    for r in range(0, whole, 4):
+        for i in range(0, inner, 4):
+            a0, a1, a2, a3 = x[r, i], x[r, i + 1], x[r, i + 2], x[r, i + 3]
+            b0, b1, b2, b3 = x[r + 1, i], x[r + 1, i + 1], x[r + 1, i + 2], x[r + 1, i + 3]
+            c0, c1, c2, c3 = x[r + 2, i], x[r + 2, i + 1], x[r + 2, i + 2], x[r + 2, i + 3]
+            d0, d1, d2, d3 = x[r + 3, i], x[r + 3, i + 1], x[r + 3, i + 2], x[r + 3, i + 3]
+            for j in range(m):
+                w0, w1, w2, w3 = w[i, j], w[i + 1, j], w[i + 2, j], w[i + 3, j]
+                y[r, j] += a0 * w0 + a1 * w1 + a2 * w2 + a3 * w3
+                y[r + 1, j] += b0 * w0 + b1 * w1 + b2 * w2 + b3 * w3
+                y[r + 2, j] += c0 * w0 + c1 * w1 + c2 * w2 + c3 * w3
+                y[r + 3, j] += d0 * w0 + d1 * w1 + d2 * w2 + d3 * w3
+        for i in range(inner, k):
+            for j in range(m):
+                wj = w[i, j]
+                y[r, j] += x[r, i] * wj
+                y[r + 1, j] += x[r + 1, i] * wj
+                y[r + 2, j] += x[r + 2, i] * wj
+                y[r + 3, j] += x[r + 3, i] * wj
+    for r in range(whole, n):
+        row_product(x[r], w, y[r], k, m)
+
+
+@reordered
+def row_product(x, w, y, k, m):
+    """y[:m] += x[:k] @ w[:k, :m]; reads the matrix at the speed of memory."""
+    inner = k // 8 * 8
+    for i in range(0, inner, 8):
+        a0, a1, a2, a3 = x[i], x[i + 1], x[i + 2], x[i + 3]
+        a4, a5, a6, a7 = x[i + 4], x[i + 5], x[i + 6], x[i + 7]
+        for j in range(m):
+            y[j] += (
+                a0 * w[i, j]
+                + a1 * w[i + 1, j]
+                + a2 * w[i + 2, j]
+                + a3 * w[i + 3, j]
+                + a4 * w[i + 4, j]
+                + a5 * w[i + 5, j]
+                + a6 * w[i + 6, j]
+                + a7 * w[i + 7, j]
+            )
+    for i in range(inner, k):
+        for j in range(m):
+            y[j] += x[i] * w[i, j]
+
+
+@reordered
+def exponentials(x, n, bits):
+    """x[:n] = exp(x[:n]) for x <= 88, and 0 below -87; Cephes' polynomial, within 2 ulp.
+
+    Two loops, so that both use vector instructions: powers of two are made as bits of a second array.
+    """
+    power = bits.view(np.float32)
+    for j in range(n):
+        t = x[j]
+        within = max(t, _SMALLEST)
+        whole = np.floor(within * _LOG2_E + F32(0.5))
+        r = within - whole * _LN_2_HIGH - whole * _LN_2_LOW
+        p = F32(1.9875691500e-4) * r + F32(1.3981999507e-3)
+        p = p * r + F32(8.3334519073e-3)
+        p = p * r + F32(4.1665795894e-2)
+        p = p * r + F32(1.6666665459e-1)
+        p = p * r + F32(5.0000001201e-1)
+        p = p * r * r + r + F32(1.0)
+        x[j] = p if t >= _SMALLEST else F32(0.0)
+        bits[j] = (np.int32(whole) + np.int32(127)) << np.int32(23)
+    for j in range(n):
+        x[j] *= power[j]
+
+
+@reordered
+def softmax(x, n, bits):
+    """x[:n] becomes its exponentials over their sum; returns the logarithm of the sum that they had."""
+    largest = F32(-np.inf)
+    for j in range(n):
+        largest = max(largest, x[j])
+    for j in range(n):
+        x[j] -= largest
+    exponentials(x, n, bits)
+    total = F32(0.0)
+    for j in range(n):
+        total += x[j]
+    scale = F32(1.0) / total
+    for j in range(n):
+        x[j] *= scale
+    return largest + np.log(total)
+
+
+@reordered
+def normalise(x, y, n):
+    """y = (x - mean) / standard deviation of each row: a layer norm whose scale comes later."""
+    width = x.shape[1]
+    for r in range(n):
+        mean = F32(0.0)
+        for j in range(width):
+            mean += x[r, j]
+        mean /= width
+        variance = F32(0.0)
+        for j in range(width):
+            variance += (x[r, j] - mean) ** 2
+        scale = F32(1.0) / np.sqrt(variance / width + F32(1e-5))
+        for j in range(width):
+            y[r, j] = (x[r, j] - mean) * scale
+
+
+@reordered
+def gelu(x, n, t, bits):
+    """x[:n] * Phi(x[:n]); the error function by Abramowitz and Stegun 7.1.26, within 1.5e-7."""
+    for j in range(n):
+        t[j] = F32(-0.5) * x[j] * x[j]
+    exponentials(t, n, bits)
+    for j in range(n):
+        a = abs(x[j])
+        u = F32(1.0) / (F32(1.0) + F32(0.3275911 * 0.7071067811865476) * a)
+        p = F32(1.061405429) * u + F32(-1.453152027)
+        p = p * u + F32(1.421413741)
+        p = p * u + F32(-0.284496736)
+        p = p * u + F32(0.254829592)
+        tail = F32(0.5) * p * u * t[j]  # Phi(-|x|)
+        x[j] *= tail if x[j] < 0 else F32(1.0) - tail
+
+
+@reordered
+def attend(query, keys, values, bias, length, out, buffers):
+    """out += softmax(query @ keys / sqrt(d) + bias) @ values for all heads of one entry.
+
+    Args:
+        query, out: heads * d.
+        keys, values: d x capacity, capacity x d, of which the first `length` count.
+        bias: per key; empty for none.
+    """
+    heads, d = buffers.heads.shape
+    scale = F32(1.0 / np.sqrt(d))
+    scores = buffers.scores
+    for h in range(heads):
+        for i in range(d):
+            buffers.heads[h, i] = query[h * d + i] * scale
+        for j in range(length):
+            scores[h, j] = bias[j] if len(bias) else F32(0.0)
+    product(buffers.heads, keys, scores, heads, d, length)
+    for h in range(heads):
+        softmax(scores[h], length, buffers.bits)
+    buffers.heads[:] = 0
+    product(scores, values, buffers.heads, heads, length, d)
+    for h in range(heads):
+        for i in range(d):
+            out[h * d + i] = buffers.heads[h, i]
+
+
+@reordered
+def run_layer(layer, x, n, sample, at, layers, memory, buffers):
+    """One layer over the first n entries, whose keys and values join those of the past."""
+    width = x.shape[1]
+    d = buffers.heads.shape[1]
+    hidden = layers.up.shape[2]
+    y, wide = buffers.normal, buffers.wide
+    nothing = memory.cross_bias[0, :0]
+    normalise(x, y, n)
+    for i in range(n):
+        wide[i, : width + 2 * d] = layers.qkv_bias[layer]
+    product(y, layers.qkv[layer], wide, n, width, width + 2 * d)
+    for i in range(n):
+        memory.keys[layer, sample[i], :, at[i]] = wide[i, width : width + d]
+        memory.values[layer, sample[i], at[i]] = wide[i, width + d : width + 2 * d]
+    for i in range(n):
+        own = sample[i]
+        keys, values = memory.keys[layer, own], memory.values[layer, own]
+        attend(wide[i, :width], keys, values, nothing, at[i] + 1, y[i], buffers)
+    product(y, layers.attention_out[layer], x, n, width, width)
+    normalise(x, y, n)
+    for i in range(n):
+        wide[i, :width] = layers.cross_query_bias[layer]
+    product(y, layers.cross_query[layer], wide, n, width, width)
+    for i in range(n):
+        own = sample[i]
+        keys, values = memory.cross_keys[layer, own], memory.cross_values[layer, own]
+        attend(wide[i, :width], keys, values, memory.cross_bias[own], keys.shape[1], y[i], buffers)
+    product(y, layers.cross_out[layer], x, n, width, width)
+    normalise(x, y, n)
+    for i in range(n):
+        wide[i, :hidden] = layers.up_bias[layer]
+        x[i] += layers.down_bias[layer]
+    product(y, layers.up[layer], wide, n, width, hidden)
+    for i in range(n):
+        gelu(wide[i], hidden, buffers.scratch, buffers.bits)
+    product(wide, layers.down[layer], x, n, hidden, width)
