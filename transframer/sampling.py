@@ -37,6 +37,9 @@ class Sampler:
         estimate: "mode" or "median", used at temperature 0.
         top_p: nucleus sampling; 1 keeps every legal event.
         generator: on the model's device; required to reproduce a draw, unused when greedy.
+        proposals: events that the draft proposes and the decoders check in one pass, at the same
+            distribution (see `transframer.models.speculation_kernels`); 0 draws them one by one. Needs a
+            model with a draft, kernels, and another estimate than the median.
         compiled: false decodes in PyTorch where kernels could (see `transframer.models.compiled`).
         cached: false recomputes every event from the start of its chunk, in PyTorch; for tests.
 
@@ -52,6 +55,7 @@ class Sampler:
         top_p: float = 1.0,
         estimate: Estimate = "mode",
         generator: torch.Generator | None = None,
+        proposals: int = 0,
         compiled: bool = True,
         cached: bool = True,
     ) -> None:
@@ -62,8 +66,15 @@ class Sampler:
         if estimate not in ("mode", "median"):
             raise ConfigError(f"estimate {estimate!r}", field="estimate", expected="mode or median")
         self.model, self.generator, self.cached = model, generator, cached
-        self.choice = Choice(temperature, top_p, temperature == 0 and estimate == "median")
+        self.choice = Choice(temperature, top_p, temperature == 0 and estimate == "median", proposals)
         self.compiled = compiled and cached and CompiledDecoder.available(model.decoder)
+        self.passes = 0  # of the decoders over a sample, in speculation
+        if proposals and (not self.compiled or self.choice.median or model.draft is None):
+            raise ConfigError(
+                f"{proposals} proposals per pass",
+                field="proposals",
+                expected="0, unless the model has a draft, runs as kernels and does not estimate medians",
+            )
 
     @torch.no_grad()
     def sample(self, episodes: Sequence[Episode], samples_per_query: int = 1) -> Samples:
@@ -122,7 +133,9 @@ class Sampler:
             else:
                 chunk = decoder.chunk(*arguments)
             chunk.give(given)
-            drawn, nats = chunk.draw(self._uniform(len(of_episode), config.chunk_events - given.shape[2])[going])
+            uniform = self._uniform(len(of_episode), config.chunk_events - given.shape[2])
+            drawn, nats = chunk.draw(uniform[going])
+            self.passes += chunk.passes
             new = stops(len(of_episode), drawn.shape[2], model.device)
             new[:, going] = drawn
             events = torch.cat([events, new], 2)
@@ -132,9 +145,9 @@ class Sampler:
             start += config.chunk_events - config.chunk_overlap
         return _tokens(events[:, :, : int(length.max())], length), log_prob
 
-    def _uniform(self, b: int, n: int) -> Float[Tensor, "b n 3"]:
+    def _uniform(self, b: int, n: int) -> Float[Tensor, "b n k"]:
         """The numbers that decide n draws of each sample; a sample's do not depend on when others stop."""
-        size, device = (b, n, 3), self.model.device
+        size, device = (b, n, self.choice.uniforms), self.model.device
         if self.choice.temperature == 0:
             return torch.zeros(size, device=device)
         return torch.rand(size, generator=self.generator, device=device)

@@ -11,7 +11,6 @@ from torch import Tensor
 from transframer.models.attention import KeyValueCache
 from transframer.models.decoder import STOP, Context, TripleDecoder
 
-
 # Between looks at which samples have stopped, on an accelerator: a look waits for all it was told to do.
 _PATIENCE = 16
 
@@ -23,6 +22,12 @@ class Choice:
     temperature: float = 1.0
     top_p: float = 1.0
     median: bool = False
+    proposals: int = 0
+
+    @property
+    def uniforms(self) -> int:
+        """Random numbers that decide an event."""
+        return 9 if self.proposals else 3
 
 
 def pick(
@@ -92,7 +97,7 @@ class ChunkDecoder:
         cached: bool = True,
     ) -> None:
         self.decoder, self.context, self.choice, self.grid = decoder, context, choice, grid
-        self.cached = cached
+        self.cached, self.passes = cached, 0
         self.last_channel, self.last_position = last[0][:, None], last[1][:, None]
         self.table = decoder.values.table()
         b = len(context.cells)

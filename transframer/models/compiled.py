@@ -55,6 +55,7 @@ class CompiledChunk:
 
     def __init__(self, choice: Choice, arrays: tuple) -> None:
         self._choice, self._arrays = choice, arrays
+        self.passes = 0
 
     def give(self, events: Int[Tensor, "3 b n"]) -> None:
         """Takes the overlap with the chunk before as drawn."""
@@ -63,13 +64,18 @@ class CompiledChunk:
         if events.shape[2]:
             give(events.contiguous().numpy(), *self._arrays)
 
-    def draw(self, uniform: Float[Tensor, "b n 3"]) -> tuple[Int[Tensor, "3 b m"], Float[Tensor, " b"]]:
-        """As of `ChunkDecoder`."""
+    def draw(self, uniform: Float[Tensor, "b n k"]) -> tuple[Int[Tensor, "3 b m"], Float[Tensor, " b"]]:
+        """As of `ChunkDecoder`; speculates where the choice says so, which needs more numbers per event."""
         from transframer.models.draw_kernels import draw
+        from transframer.models.speculation_kernels import speculate
 
         choice = self._choice
-        events = stops(*uniform.shape[:2], uniform.device)
+        events = stops(uniform.shape[0], uniform.shape[1], uniform.device)
         nats = np.zeros(len(uniform), np.float32)
-        how = float(choice.temperature), float(choice.top_p), choice.median
-        draw(*how, uniform.numpy(), *self._arrays, events.numpy(), nats)
+        how = float(choice.temperature), float(choice.top_p)
+        arrays = uniform.numpy(), *self._arrays, events.numpy(), nats
+        if choice.proposals:
+            self.passes = speculate(*how, choice.proposals, *arrays)
+        else:
+            draw(*how, choice.median, *arrays)
         return without_padding(events), torch.from_numpy(nats)

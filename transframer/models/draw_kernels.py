@@ -43,16 +43,17 @@ class Choices(NamedTuple):
 
     channel: np.ndarray
     position: np.ndarray
-    index: np.ndarray  # of the value among -max_value .. max_value
+    value: np.ndarray  # its index among -max_value .. max_value
     nats: np.ndarray
 
 
 @reordered
-def _buffers(n, heads, layers, memory):
+def make_buffers(n, heads, layers, memory, cells):
+    """Room for n entries."""
     width, d = layers.cross_query.shape[1], memory.keys.shape[2]
     attended = max(memory.keys.shape[3], memory.cross_keys.shape[3])
-    wide = max(layers.qkv.shape[2], layers.up.shape[2])
-    longest = max(wide, attended, heads.value.shape[1])
+    wide = max(layers.qkv.shape[1], layers.up.shape[1])
+    longest = max(wide, attended, heads.value.shape[0], STOP + 1, cells)
     return Buffers(
         np.empty((n, width), np.float32),
         np.empty((n, wide), np.float32),
@@ -71,7 +72,7 @@ def give(events, heads, layers, scene, memory, state):
     x, after = np.empty((b * n, width), np.float32), np.zeros((b * n, width), np.float32)
     sample, at = np.empty(b * n, np.int64), np.empty(b * n, np.int64)
     channel, position, value = events[0].copy().ravel(), events[1].copy().ravel(), events[2].copy().ravel()
-    buffers = _buffers(b * n, heads, layers, memory)
+    buffers = make_buffers(b * n, heads, layers, memory, scene.place.shape[1])
     for i in range(b * n):
         sample[i], at[i] = i // n, state.length[i // n] + i % n
     add_event(after, b * n, sample, channel, position, value, heads, scene)
@@ -101,7 +102,7 @@ def draw(temperature, top_p, median, uniform, heads, layers, scene, memory, stat
     """
     b, room = uniform.shape[:2]
     width, cells = scene.place.shape[2], scene.place.shape[1]
-    buffers = _buffers(b, heads, layers, memory)
+    buffers = make_buffers(b, heads, layers, memory, cells)
     choices = Choices(
         np.zeros(b, np.int64), np.zeros(b, np.int64), np.zeros(b, np.int64), np.zeros(b, np.float32)
     )
@@ -110,9 +111,8 @@ def draw(temperature, top_p, median, uniform, heads, layers, scene, memory, stat
     last_channel, last_position = np.empty(b, np.int64), np.empty(b, np.int64)
     logits = np.empty((b, STOP + 1), np.float32)
     here = np.empty((b, cells), np.float32)
-    values = np.empty((b, heads.value.shape[1]), np.float32)
-    probability = np.empty(max(STOP + 1, cells, heads.value.shape[1]), np.float32)
-    one = np.zeros((1, width), np.float32)
+    values = np.empty((b, heads.value.shape[0]), np.float32)
+    probability = np.empty(max(STOP + 1, cells, heads.value.shape[0]), np.float32)
     n = b
     for event in range(room):
         for i in range(n):
@@ -141,7 +141,7 @@ def draw(temperature, top_p, median, uniform, heads, layers, scene, memory, stat
             x[going], sample[going], at[going] = x[i], own, at[i]
             last_channel[going], last_position[going] = last_channel[i], last_position[i]
             choices.channel[going], choices.nats[going] = choices.channel[i], choices.nats[i]
-            choices.position[going], choices.index[going] = choices.position[i], choices.index[i]
+            choices.position[going], choices.value[going] = choices.position[i], choices.value[i]
             going += 1
         n = going
         if n == 0:
@@ -162,25 +162,29 @@ def draw(temperature, top_p, median, uniform, heads, layers, scene, memory, stat
             run_stack(2, x, n, sample, at, heads, layers, memory, buffers)
             value_logits(x, n, sample, choices.channel, choices.position, heads, scene, values, buffers)
             for i in range(n):
-                choices.index[i], gain = pick(
+                choices.value[i], gain = pick(
                     values[i], values.shape[1], temperature, top_p, uniform[sample[i], event, 2],
                     probability, buffers,
                 )  # fmt: skip
                 choices.nats[i] += gain
         for i in range(n):
-            own, c, p = sample[i], choices.channel[i], choices.position[i]
-            v = choices.index[i] - values.shape[1] // 2
-            events[0, own, event], events[1, own, event], events[2, own, event] = c, p, v
-            nats[own] += choices.nats[i]
-            state.grid[own, p, c] += v
-            state.last_channel[own], state.last_position[own] = c, p
-            state.length[own] += 1
-            one[:] = 0
-            add_event(
-                one, 1, sample[i : i + 1], choices.channel[i : i + 1], choices.position[i : i + 1],
-                events[2, own, event : event + 1], heads, scene,
-            )  # fmt: skip
-            state.next_input[own] = one[0]
+            v = choices.value[i] - values.shape[1] // 2
+            where = sample[i], event, choices.channel[i], choices.position[i], v
+            write_event(*where, choices.nats[i], events, nats, heads, scene, state)
+
+
+@reordered
+def write_event(own, event, c, p, v, gain, events, nats, heads, scene, state):
+    """An event of one sample that is settled: written, scored, and what the next is drawn from."""
+    events[0, own, event], events[1, own, event], events[2, own, event] = c, p, v
+    nats[own] += gain
+    state.grid[own, p, c] += v
+    state.last_channel[own], state.last_position[own] = c, p
+    state.length[own] += 1
+    row = state.next_input[own]
+    v += heads.value.shape[0] // 2
+    for j in range(len(row)):
+        row[j] = heads.channel_vector[c, j] + scene.place[own, p, j] + heads.value_vector[v, j]
 
 
 @reordered
@@ -275,9 +279,9 @@ def median_events(
                 remaining += 1
                 continue
             below, v = F32(0) if negative >= 0.5 else F32(1) - hazard[i, p], -1
-            while below < 0.5 and v + 1 < values.shape[1] or v < 0:
+            while (below < 0.5 and v + 1 < values.shape[1]) or v < 0:
                 v += 1
                 below += hazard[i, p] * probability[v]
-            choices.position[i], choices.index[i] = p, v
+            choices.position[i], choices.value[i] = p, v
             choices.nats[i] += log_share[i, p] + values[j, v] - log_sum
         left = remaining

@@ -1,4 +1,4 @@
-"""Kernels of the decoder's layers on the CPU: products of a few rows with a matrix, softmax, attention, MLP.
+"""Kernels of the decoder's layers on the CPU: a few rows by a matrix, softmax, attention, MLP.
 
 An entry is one event of one sample: x holds one row per entry, `sample` says whose it is and `at` which event
 of the chunk. Entries of one call may be one event of each of many samples, many events of one, or both.
@@ -16,11 +16,12 @@ from transframer.codec.jit import reordered
 
 F32 = np.float32
 _LOG2_E, _LN_2_HIGH, _LN_2_LOW = F32(1.44269504), F32(0.693359375), F32(-2.12194440e-4)
+_TILE = 16
 _SMALLEST = F32(-87.0)  # exp of less is no normal float32
 
 
 class Layers(NamedTuple):
-    """The weights of all layers, those of the three stacks one after the other; matrices are in x out.
+    """The weights of all layers, those of the three stacks one after the other; matrices are out x in.
 
     `qkv` maps to the queries of all heads, then the keys and values of the one key/value head.
     """
@@ -65,10 +66,41 @@ class Buffers(NamedTuple):
 
 
 @reordered
-def product(x, w, y, n, k, m):
-    """y[:n, :m] += x[:n, :k] @ w[:k, :m], the matrix read once for every four rows."""
+def linear(x, w, y, n):
+    """y[:n, :m] += x[:n, :k] @ w.T for w m x k.
+
+    The matrix is read once and in order, which a single row needs to get at the speed of memory, with four
+    rows at a time for each of its; a tile of it stays in the nearest cache for all rows.
+    """
+    m, k = w.shape
     whole = n // 4 * 4
-    inner = k // 4 * 4
+    for tile in range(0, m, _TILE):
+        end = min(m, tile + _TILE)
+        for r in range(0, whole, 4):
+            for o in range(tile, end):
+                a, b, c, d = F32(0), F32(0), F32(0), F32(0)
+                for j in range(k):
+                    v = w[o, j]
+                    a += v * x[r, j]
+                    b += v * x[r + 1, j]
+                    c += v * x[r + 2, j]
+                    d += v * x[r + 3, j]
+                y[r, o] += a
+                y[r + 1, o] += b
+                y[r + 2, o] += c
+                y[r + 3, o] += d
+        for r in range(whole, n):
+            for o in range(tile, end):
+                a = F32(0)
+                for j in range(k):
+                    a += w[o, j] * x[r, j]
+                y[r, o] += a
+
+
+@reordered
+def product(x, w, y, n, k, m):
+    """y[:n, :m] += x[:n, :k] @ w[:k, :m] for matrices that stay in the cache, four rows by four at a time."""
+    whole, inner = n // 4 * 4, k // 4 * 4
     for r in range(0, whole, 4):
         for i in range(0, inner, 4):
             a0, a1, a2, a3 = x[r, i], x[r, i + 1], x[r, i + 2], x[r, i + 3]
@@ -81,38 +113,10 @@ def product(x, w, y, n, k, m):
                 y[r + 1, j] += b0 * w0 + b1 * w1 + b2 * w2 + b3 * w3
                 y[r + 2, j] += c0 * w0 + c1 * w1 + c2 * w2 + c3 * w3
                 y[r + 3, j] += d0 * w0 + d1 * w1 + d2 * w2 + d3 * w3
-        for i in range(inner, k):
+    for r in range(n):
+        for i in range(inner if r < whole else 0, k):
             for j in range(m):
-                wj = w[i, j]
-                y[r, j] += x[r, i] * wj
-                y[r + 1, j] += x[r + 1, i] * wj
-                y[r + 2, j] += x[r + 2, i] * wj
-                y[r + 3, j] += x[r + 3, i] * wj
-    for r in range(whole, n):
-        row_product(x[r], w, y[r], k, m)
-
-
-@reordered
-def row_product(x, w, y, k, m):
-    """y[:m] += x[:k] @ w[:k, :m]; reads the matrix at the speed of memory."""
-    inner = k // 8 * 8
-    for i in range(0, inner, 8):
-        a0, a1, a2, a3 = x[i], x[i + 1], x[i + 2], x[i + 3]
-        a4, a5, a6, a7 = x[i + 4], x[i + 5], x[i + 6], x[i + 7]
-        for j in range(m):
-            y[j] += (
-                a0 * w[i, j]
-                + a1 * w[i + 1, j]
-                + a2 * w[i + 2, j]
-                + a3 * w[i + 3, j]
-                + a4 * w[i + 4, j]
-                + a5 * w[i + 5, j]
-                + a6 * w[i + 6, j]
-                + a7 * w[i + 7, j]
-            )
-    for i in range(inner, k):
-        for j in range(m):
-            y[j] += x[i] * w[i, j]
+                y[r, j] += x[r, i] * w[i, j]
 
 
 @reordered
@@ -223,13 +227,13 @@ def run_layer(layer, x, n, sample, at, layers, memory, buffers):
     """One layer over the first n entries, whose keys and values join those of the past."""
     width = x.shape[1]
     d = buffers.heads.shape[1]
-    hidden = layers.up.shape[2]
+    hidden = layers.up.shape[1]
     y, wide = buffers.normal, buffers.wide
     nothing = memory.cross_bias[0, :0]
     normalise(x, y, n)
     for i in range(n):
         wide[i, : width + 2 * d] = layers.qkv_bias[layer]
-    product(y, layers.qkv[layer], wide, n, width, width + 2 * d)
+    linear(y, layers.qkv[layer], wide, n)
     for i in range(n):
         memory.keys[layer, sample[i], :, at[i]] = wide[i, width : width + d]
         memory.values[layer, sample[i], at[i]] = wide[i, width + d : width + 2 * d]
@@ -237,21 +241,21 @@ def run_layer(layer, x, n, sample, at, layers, memory, buffers):
         own = sample[i]
         keys, values = memory.keys[layer, own], memory.values[layer, own]
         attend(wide[i, :width], keys, values, nothing, at[i] + 1, y[i], buffers)
-    product(y, layers.attention_out[layer], x, n, width, width)
+    linear(y, layers.attention_out[layer], x, n)
     normalise(x, y, n)
     for i in range(n):
         wide[i, :width] = layers.cross_query_bias[layer]
-    product(y, layers.cross_query[layer], wide, n, width, width)
+    linear(y, layers.cross_query[layer], wide, n)
     for i in range(n):
         own = sample[i]
         keys, values = memory.cross_keys[layer, own], memory.cross_values[layer, own]
         attend(wide[i, :width], keys, values, memory.cross_bias[own], keys.shape[1], y[i], buffers)
-    product(y, layers.cross_out[layer], x, n, width, width)
+    linear(y, layers.cross_out[layer], x, n)
     normalise(x, y, n)
     for i in range(n):
         wide[i, :hidden] = layers.up_bias[layer]
         x[i] += layers.down_bias[layer]
-    product(y, layers.up[layer], wide, n, width, hidden)
+    linear(y, layers.up[layer], wide, n)
     for i in range(n):
         gelu(wide[i], hidden, buffers.scratch, buffers.bits)
-    product(wide, layers.down[layer], x, n, hidden, width)
+    linear(wide, layers.down[layer], x, n)

@@ -21,27 +21,32 @@ from transframer.models.layer_kernels import Layers, Memory
 def pack(decoder: TripleDecoder) -> tuple[Heads, Layers]:
     """The weights of a decoder in fp32 on the CPU."""
     stacks = [decoder.layers(i) for i in range(3)]
-    return _heads(decoder, [len(layers) for layers in stacks]), _layers(sum(stacks, []))
+    return _heads(decoder, [len(layers) for layers in stacks]), _layers(
+        [layer for layers in stacks for layer in layers]
+    )
 
 
 def _layers(layers: list[DecoderLayer]) -> Layers:
     columns: dict[str, list[Tensor]] = {name: [] for name in Layers._fields}
     for layer in layers:
-        own, cross, mlp = layer.attention, layer.cross_attention, layer.mlp
+        own, cross = layer.attention, layer.cross_attention
+        up, down = layer.mlp[0], layer.mlp[2]
+        assert isinstance(up, nn.Linear)
+        assert isinstance(down, nn.Linear)
         gates = layer.gates
         query_key_value = torch.cat([own.query.weight, own.key_value.weight])
         folded = {
             "qkv": _after_norm(layer.norms[0], query_key_value, None),
             "cross_query": _after_norm(layer.norms[1], cross.query.weight, None),
-            "up": _after_norm(layer.norms[2], mlp[0].weight, mlp[0].bias),
+            "up": _after_norm(layer.norms[2], up.weight, up.bias),
         }
         for name, (weight, bias) in folded.items():
             columns[name].append(weight)
             columns[f"{name}_bias"].append(bias)
-        columns["attention_out"].append(own.out.weight.T * gates[0])
-        columns["cross_out"].append(cross.out.weight.T * gates[1])
-        columns["down"].append(mlp[2].weight.T * gates[2])
-        columns["down_bias"].append(mlp[2].bias * gates[2])
+        columns["attention_out"].append(own.out.weight * gates[0])
+        columns["cross_out"].append(cross.out.weight * gates[1])
+        columns["down"].append(down.weight * gates[2])
+        columns["down_bias"].append(down.bias * gates[2])
     return Layers(**{name: _array(torch.stack(column)) for name, column in columns.items()})
 
 
@@ -53,12 +58,10 @@ def _heads(decoder: TripleDecoder, depths: list[int]) -> Heads:
     pointer = _after_norm(norms[1], decoder.pointer_query.weight, decoder.pointer_query.bias)
     value = _after_norm(norms[2], table @ values.query.weight, table @ values.query.bias)
     nothing = table[:0]
-    correction, correction_bias = nothing.T, nothing[:, 0]
+    correction, correction_bias = nothing, nothing[:, 0]
     drafted, drafted_bias = nothing, nothing[:, 0]
     if values.correction is not None and decoder.drafted is not None:
-        correction, correction_bias = _after_norm(
-            norms[2], values.correction.weight, values.correction.bias
-        )
+        correction, correction_bias = _after_norm(norms[2], values.correction.weight, values.correction.bias)
         drafted, drafted_bias = decoder.drafted.weight.T, decoder.drafted.bias
     channels = torch.arange(N_CHANNELS + 1, device=table.device)
     numbers = torch.arange(-decoder.max_value, decoder.max_value + 1)
@@ -84,7 +87,6 @@ def _heads(decoder: TripleDecoder, depths: list[int]) -> Heads:
 
 def pack_scene(decoder: TripleDecoder, context: Context) -> Scene:
     """What a context says, as arrays."""
-    b, p, _ = context.cells.shape
     draft, prior = context.draft, context.prior
     if draft is None or prior is None:
         rest = position = context.cells.new_zeros(0, 0, 0)
@@ -93,18 +95,18 @@ def pack_scene(decoder: TripleDecoder, context: Context) -> Scene:
     else:
         rest, before, channel, position = prior.rest, prior.before, prior.channel, prior.position
         drafted = torch.stack([draft.coded, draft.centre, draft.spread.log()], -1)
-    floats = (
-        context.positions + decoder.cell(context.cells),
-        context.pointer_keys.transpose(1, 2),
-        rest,
-        before,
-        channel,
-        position,
-        drafted,
+    return Scene(
+        _array(context.positions + decoder.cell(context.cells)),
+        _array(context.pointer_keys),
+        context.legal.numpy(),
+        context.last_legal.numpy(),
+        _array(rest),
+        _array(before),
+        _array(channel),
+        _array(position),
+        _array(drafted),
+        context.columns,
     )
-    place, pointer_keys, *prior_arrays = map(_array, floats)
-    legal, last_legal = context.legal.numpy(), context.last_legal.numpy()
-    return Scene(place, pointer_keys, legal, last_legal, *prior_arrays, columns=context.columns)
 
 
 def pack_memory(context: Context, capacity: int) -> Memory:
@@ -117,7 +119,9 @@ def pack_memory(context: Context, capacity: int) -> Memory:
     if context.memory_mask is not None:
         bias = bias.masked_fill(~context.memory_mask, -torch.inf)
     return Memory(
-        *map(_array, (keys, values, bias)),
+        _array(keys),
+        _array(values),
+        _array(bias),
         np.zeros((layers, b, d, capacity), np.float32),
         np.zeros((layers, b, capacity, d), np.float32),
     )
@@ -141,10 +145,10 @@ def pack_state(decoder: TripleDecoder, last: Tensor, grid: Tensor) -> State:
 
 
 def _after_norm(norm: nn.Module, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Matrix in x out and bias of a linear layer that takes a norm's output without its scale and shift."""
+    """Matrix and bias of a linear layer that takes a norm's output without its scale and shift."""
     assert isinstance(norm, nn.LayerNorm)
     shift = weight @ norm.bias
-    return (weight * norm.weight).T, shift if bias is None else shift + bias
+    return weight * norm.weight, shift if bias is None else shift + bias
 
 
 def _array(tensor: Tensor) -> np.ndarray:
