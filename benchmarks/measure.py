@@ -14,30 +14,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transframer.answers import draw, exact_answers
 from transframer.benchmarks.codec import ceiling
 from transframer.benchmarks.config import BenchmarkConfig
-from transframer.benchmarks.pictures import choose, data_uri, deviation, heat
+from transframer.benchmarks.pictures import choose, data_uri
 from transframer.benchmarks.protocol import digest, fingerprint
 from transframer.benchmarks.results import MetricResult, Picture, TaskResult
 from transframer.benchmarks.sources import Material, naming
+from transframer.benchmarks.sparsification import task_sparsification
 from transframer.benchmarks.statistics import bootstrap, paired_bootstrap, resample_indices, resamples_for
 from transframer.codec import round_trips
 from transframer.errors import DataError
 from transframer.frames import Episode
-from transframer.predict import exact_answers
 from transframer.predictor import FramePredictor
-from transframer.task import Sample, Task
+from transframer.task import Metric, Sample, Task
+from transframer.tasks.drawing import heat
+from transframer.tasks.uncertainty import colour_deviation
 from transframer.training.tally import peak_memory_mib
 
 RANDOM_PICTURES = 3
+_COLOURS = Metric("standard deviation of the frame", False, "grey levels")
 
 
 @dataclass
 class _Drawn:
-    """What sampling the model gave, per sample."""
+    """What sampling the model gave, per sample; uncertainties are empty where one frame was drawn of each."""
 
     predictions: list[Any] = field(default_factory=list)
-    deviations: list[Tensor] = field(default_factory=list)
+    uncertainties: list[Tensor] = field(default_factory=list)
+    uncertainty_metric: Metric = _COLOURS
     tokens: int = 0
     seconds: float = 0.0
 
@@ -99,6 +104,9 @@ def measure(
         peak_memory_bytes=round(peak_memory_mib() * 2**20),
         peak_accelerator_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
         pictures=_pictures(material, drawn, floors, per_sample, floor_scores, config.seed),
+        sparsification=task_sparsification(
+            task, samples, drawn.predictions, drawn.uncertainties, drawn.uncertainty_metric, indices
+        ),
     )
 
 
@@ -111,7 +119,7 @@ def _draw(
     seed = int(fingerprint(task.name, config.seed)[:15], 16)
     generator = torch.Generator(device).manual_seed(seed) if temperature > 0 else None
     drawn = _Drawn()
-    for batch in _batches(len(episodes), config.batch_size):
+    for batch in _batches(len(episodes), max(1, config.batch_size // config.samples_per_query)):
         asked = [episodes[i].without_target() for i in batch]
         if temperature == 0:
             with naming(task, batch, "the posterior"):
@@ -121,26 +129,33 @@ def _draw(
                 drawn.seconds += _clock(device) - start
                 drawn.predictions += exact
                 continue
-        frames = []
-        for _ in range(config.samples_per_query):
-            with naming(task, batch, "sampling"):
-                start = _clock(device)
-                given = predictor.sample(
+        with naming(task, batch, "sampling"):
+            start = _clock(device)
+            several = list(
+                draw(
+                    predictor,
+                    task,
                     asked,
+                    samples_per_query=config.samples_per_query,
                     temperature=temperature,
                     top_p=config.top_p,
-                    estimate=task.estimate,
                     generator=generator,
+                    batch_size=config.batch_size,
                 )
-                drawn.seconds += _clock(device) - start
-                drawn.tokens += int(given.tokens.sum())
-                frames.append(given.frames)
-        for index, episode, *several in zip(batch, asked, *frames, strict=True):
+            )
+            drawn.seconds += _clock(device) - start
+        for index, episode, draws in zip(batch, asked, several, strict=True):
+            drawn.tokens += int(draws.tokens.sum())
             with naming(task, index, "decoding"):
-                predictions = [task.decode(frame, episode) for frame in several]
+                predictions = [task.decode(frame, episode) for frame in draws.frames]
                 drawn.predictions.append(task.combine(predictions))
                 if len(predictions) > 1:
-                    drawn.deviations.append(deviation([frame.image for frame in several]))
+                    own = task.uncertainty(predictions)
+                    if own is None:
+                        own = colour_deviation([frame.image for frame in draws.frames])
+                    else:
+                        drawn.uncertainty_metric = task.uncertainty_metric
+                    drawn.uncertainties.append(own)
     return drawn
 
 
@@ -182,7 +197,7 @@ def _pictures(
         sample, episode = material.samples[index], material.episodes[index]
         with naming(task, index, "drawing"):
             best = task.decode(round_trips([episode])[0], episode.without_target())
-            spread = drawn.deviations[index] if drawn.deviations else None
+            spread = drawn.uncertainties[index] if drawn.uncertainties else None
             pictures.append(
                 Picture(
                     index=index,
@@ -200,6 +215,8 @@ def _pictures(
                     ceiling=data_uri(task.draw(sample, best)),
                     uncertainty=None if spread is None else data_uri(heat(spread)),
                     uncertainty_max=0.0 if spread is None else float(spread.max()),
+                    uncertainty_name=drawn.uncertainty_metric.name,
+                    uncertainty_unit=drawn.uncertainty_metric.unit,
                 )
             )
     return pictures

@@ -8,13 +8,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
-
-# Dark to light through one hue: reads in grey too, and zero stays the darkest.
-_DARK, _MIDDLE, _LIGHT = (13.0, 17.0, 38.0), (214.0, 84.0, 60.0), (255.0, 236.0, 190.0)
 
 
 def choose(scores: Sequence[float], higher_is_better: bool, random: int, seed: int) -> list[tuple[int, str]]:
@@ -51,27 +47,9 @@ def data_uri(image: UInt8[Tensor, "3 h w"]) -> str:
 def png_width(uri: str) -> int:
     """The width in pixels of an image from `data_uri`, read off its header.
 
+    >>> import torch
     >>> png_width(data_uri(torch.zeros(3, 4, 300, dtype=torch.uint8)))
     300
     """
     header = base64.b64decode(uri.partition(",")[2][:32])
     return int.from_bytes(header[16:20], "big")  # PNG specification, section 11.2.2: IHDR
-
-
-def deviation(images: Sequence[UInt8[Tensor, "3 h w"]]) -> Float[Tensor, "h w"]:
-    """Per-pixel standard deviation over several frames, in grey levels, root mean square over channels.
-
-    >>> black = torch.zeros(3, 1, 1, dtype=torch.uint8)
-    >>> float(deviation([black, black + 8]))
-    4.0
-    """
-    return torch.stack([image.float() for image in images]).var(0, unbiased=False).mean(0).sqrt()
-
-
-def heat(values: Float[Tensor, "h w"]) -> UInt8[Tensor, "3 h w"]:
-    """Values from 0 (dark) to their greatest (light) as colours."""
-    scaled = values / values.max().clamp(min=1e-6)
-    dark, middle, light = (torch.tensor(colour)[:, None, None] for colour in (_DARK, _MIDDLE, _LIGHT))
-    low, high = (2 * scaled).clamp(max=1), (2 * scaled - 1).clamp(min=0)
-    colours = dark + (middle - dark) * low + (light - middle) * high
-    return colours.round().clamp(0, 255).to(torch.uint8)

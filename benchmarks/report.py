@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transframer.benchmarks.bars import glance
-from transframer.benchmarks.curves import training_curves
+from transframer.benchmarks.curves import sparsification_curve, training_curves
 from transframer.benchmarks.markup import number_table, prose, text, title
 from transframer.benchmarks.pictures import png_width
 from transframer.benchmarks.results import Picture, TaskResult
@@ -20,6 +20,7 @@ from transframer.benchmarks.tables import (
     metric_name,
     metric_rows,
     number,
+    reliability,
     rows,
     summary,
 )
@@ -95,7 +96,8 @@ def _task(result: TaskResult) -> str:
     columns = ["", "context", "truth", "prediction", "floor", "ceiling"]
     several = result.protocol["sampling"]["samples_per_query"]
     columns += ["uncertainty"] if several > 1 else []
-    spread = f" Uncertainty: standard deviation over the {several} frames drawn." if several > 1 else ""
+    shown = [picture.uncertainty_name for picture in result.pictures if picture.uncertainty]
+    spread = f" Uncertainty: {shown[0]} over the {several} frames drawn." if shown else ""
     heads = "".join(f"<th>{column}</th>" for column in columns)
     # As large as lets a row fit the page; beyond 5 frames of context it scrolls.
     across = len(columns) - 2 + max((len(picture.context) for picture in result.pictures), default=1)
@@ -106,7 +108,20 @@ def _task(result: TaskResult) -> str:
         f'<div class="scroll" style="--width:{width}px"><table class="pictures">'
         f"<tr>{heads}</tr>{seen}</table></div>"
         f'<p class="small soft">Samples: best, median and worst of {len(result.per_sample)} by '
-        f"{text(metric_name(result))} of the sample alone, and others drawn at random.{spread}</p></section>"
+        f"{text(metric_name(result))} of the sample alone, and others drawn at random.{text(spread)}</p>"
+        f"{_sparsification(result)}</section>"
+    )
+
+
+def _sparsification(result: TaskResult) -> str:
+    if result.sparsification is None:
+        return ""
+    found = result.sparsification
+    return (
+        f'<figure class="sparsification">{sparsification_curve(found)}<figcaption>Sparsification: the mean '
+        f"error of the pixels that remain when others are removed, by {text(found.uncertainty.name)}, by the "
+        f"error itself (oracle) or at random; {found.pixels:,} pixels. {text(reliability(found))}."
+        "</figcaption></figure>"
     )
 
 
@@ -122,7 +137,7 @@ def _picture(picture: Picture, metric: str) -> str:
     for what in ("model", "floor", "ceiling"):
         cells.append(_figure(getattr(picture, what), f"{what} of sample {picture.index}"))
     if picture.uncertainty:
-        scale = f"0 to {picture.uncertainty_max:.0f} of 255"
+        scale = f"0 to {picture.uncertainty_max:.3g} {picture.uncertainty_unit}".strip()
         cells.append(_figure(picture.uncertainty, f"uncertainty of sample {picture.index}", scale))
     about = f"sample {picture.index}<br>{text(metric)}<br>{scores}"
     which = f'<b>{picture.chosen_as}</b><span class="soft">{about}</span>'

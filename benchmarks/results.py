@@ -39,8 +39,9 @@ class Picture:
         scores: the headline of this sample alone, of "model", "floor" and "ceiling".
         context: the context frames in the order of the episode.
         times: of each context frame and of the query, as the episode states them; None where it does not.
-        uncertainty: per-pixel standard deviation over the frames drawn, None where only one was.
-        uncertainty_max: the deviation shown in full colour, in grey levels of 0-255.
+        uncertainty: of each pixel, over the frames drawn; None where only one was.
+        uncertainty_max: the value shown in full colour.
+        uncertainty_name: what is shown, and its unit ("" for a plain number).
     """
 
     index: int
@@ -54,6 +55,34 @@ class Picture:
     ceiling: str
     uncertainty: str | None = None
     uncertainty_max: float = 0.0
+    uncertainty_name: str = "standard deviation of the frame"
+    uncertainty_unit: str = "grey levels"
+
+
+@dataclass(frozen=True)
+class Sparsification:
+    """Mean error of the pixels that remain as others are removed; see `benchmarks.sparsification`.
+
+    Attributes:
+        uncertainty: what the order of removal goes by, and its unit.
+        error: what is averaged, and its unit.
+        removed: shares of all pixels, 0 first.
+        by_uncertainty: the mean error of the rest, where the most uncertain are removed first.
+        oracle: the same, where the largest errors are removed first.
+        ause: area under the sparsification error (the first curve less the second) over `removed`, errors as
+            shares of the mean error of all pixels: 0 at best.
+        ause_random: the same of a random order.
+        pixels: how many were judged.
+    """
+
+    uncertainty: Metric
+    error: Metric
+    removed: list[float]
+    by_uncertainty: list[float]
+    oracle: list[float]
+    ause: Estimate
+    ause_random: float
+    pixels: int
 
 
 @dataclass(frozen=True)
@@ -69,6 +98,7 @@ class TaskResult:
         per_sample: the headline of each sample alone, in order; nan where it has nothing to judge.
         definitions: what the task and its metrics are, in its author's words.
         protocol: the stamp; `digest` names it.
+        sparsification: how well uncertainty foretells error; None where it was not measured.
         peak_memory_bytes: of the process so far, and of the accelerator during this task (0 on CPU).
     """
 
@@ -87,6 +117,7 @@ class TaskResult:
     peak_memory_bytes: int
     peak_accelerator_bytes: int
     pictures: list[Picture] = field(default_factory=list)
+    sparsification: Sparsification | None = None
 
     @property
     def main(self) -> MetricResult:
@@ -122,7 +153,7 @@ class TaskResult:
         Raises:
             KeyError, TypeError, ValueError: it was not written by `to_json` of this version.
         """
-        names = {item.name for item in dataclasses.fields(cls)}
+        names = {item.name for item in dataclasses.fields(cls)} - {"sparsification"}
         values = {name: record[name] for name in names}
         values["headline"] = Metric(**record["headline"])
         values["metrics"] = {
@@ -140,12 +171,26 @@ class TaskResult:
             Picture(**{**item, "scores": {key: float(value) for key, value in item["scores"].items()}})
             for item in record["pictures"]
         ]
+        if record.get("sparsification"):  # results from before it was measured have none
+            values["sparsification"] = _sparsification(record["sparsification"])
         return cls(**values)
 
 
 def _estimate(record: Mapping[str, Any]) -> Estimate:
     return Estimate(
         float(record["value"]), float(record["low"]), float(record["high"]), int(record["undefined"])
+    )
+
+
+def _sparsification(record: Mapping[str, Any]) -> Sparsification:
+    curves = ("removed", "by_uncertainty", "oracle")
+    return Sparsification(
+        uncertainty=Metric(**record["uncertainty"]),
+        error=Metric(**record["error"]),
+        **{name: [float(value) for value in record[name]] for name in curves},
+        ause=_estimate(record["ause"]),
+        ause_random=float(record["ause_random"]),
+        pixels=int(record["pixels"]),
     )
 
 

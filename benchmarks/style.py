@@ -95,6 +95,9 @@ ul.notes { margin: 10px 0; padding-left: 18px; font-size: 13.5px; color: var(--s
 .pictures figcaption { font-size: 12px; color: var(--soft); margin-top: 2px; }
 .pictures figure { margin: 0; }
 .curves svg { width: 100%; height: auto; }
+.sparsification { margin: 14px 0; max-width: 720px; overflow-x: auto; }
+.sparsification svg { width: 100%; min-width: 480px; height: auto; }
+.sparsification figcaption { font-size: 13.5px; color: var(--soft); max-width: 74ch; }
 .definitions p { font-size: 14.5px; color: var(--soft); margin: 4px 0; }
 details { margin: 10px 0; }
 summary { cursor: pointer; color: var(--accent); font-size: 14px; }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from transframer.benchmarks.results import MetricResult, TaskResult
+from transframer.benchmarks.results import MetricResult, Sparsification, TaskResult
 from transframer.benchmarks.statistics import Estimate
 
 COLUMNS = (
@@ -21,6 +21,7 @@ COLUMNS = (
     "s/frame",
 )
 TEXT_COLUMNS = ("task", "metric", "against the floor")
+RELIABILITY_COLUMNS = ("task", "uncertainty", "error", "AUSE [95 % interval]", "AUSE of a random order")
 
 
 def number(value: float, reference: float | None = None) -> str:
@@ -96,6 +97,26 @@ def metric_rows(result: TaskResult) -> list[list[str]]:
     return [row(name, metric) for name, metric in result.metrics.items()]
 
 
+def reliability(found: Sparsification) -> str:
+    """How well uncertainty foretells error, in one clause."""
+    return f"AUSE {interval(found.ause)}, where 0 is best and a random order has {number(found.ause_random)}"
+
+
+def reliability_rows(results: Sequence[TaskResult]) -> list[list[str]]:
+    """One row per task whose sparsification was measured, in the order of `RELIABILITY_COLUMNS`."""
+    measured = [(result.task, result.sparsification) for result in results if result.sparsification]
+    return [
+        [
+            task,
+            found.uncertainty.name,
+            found.error.name,
+            interval(found.ause),
+            number(found.ause_random),
+        ]
+        for task, found in measured
+    ]
+
+
 def summary(results: Sequence[TaskResult]) -> str:
     """What the table says, in one sentence."""
     beaten = [result.task for result in results if result.verdict == "beats"]
@@ -116,6 +137,8 @@ def footnotes(results: Sequence[TaskResult]) -> list[str]:
     ]
     notes += sorted({r.protocol["data"]["note"] for r in results if "note" in r.protocol["data"]})
     for result in results:
+        if result.sparsification:
+            notes.append(f"{result.task}: {reliability(result.sparsification)}.")
         if result.nothing_to_judge:
             count, n = len(result.nothing_to_judge), len(result.per_sample)
             notes.append(f"{result.task}: {count} of {n} samples have nothing to judge on their own.")
@@ -158,7 +181,11 @@ def markdown(results: Sequence[TaskResult], command: str) -> str:
     lines += ["", *(f"- {note}" for note in footnotes(results)), "", "## All metrics", ""]
     names = ("task", "metric", "floor", "model [95 % interval]", "model - floor [95 % interval]", "ceiling")
     every = [[result.task, *row] for result in results for row in metric_rows(result)]
-    lines += [*_table(names, every, names[:2]), "", "## Protocol", ""]
+    lines += [*_table(names, every, names[:2]), ""]
+    if uncertain := reliability_rows(results):
+        lines += ["## Uncertainty", ""]
+        lines += [*_table(RELIABILITY_COLUMNS, uncertain, RELIABILITY_COLUMNS[:3]), ""]
+    lines += ["## Protocol", ""]
     lines += [f"- {result.task}: `{result.digest}`" for result in results]
     return "\n".join([*lines, "", "The stamps behind these digests are in results.json.", ""])
 

@@ -19,6 +19,7 @@ from transframer.errors import DataError
 from transframer.frames import Annotation, CodecSettings, Episode, Frame
 from transframer.task import Clip, Metric, Sample, Task
 from transframer.tasks.dense_maps import fill_unknown, follow_edges
+from transframer.tasks.uncertainty import resize_map, total_deviation
 
 
 class DepthSample(TypedDict):
@@ -57,6 +58,8 @@ class DepthEstimation(Task[Tensor, DepthScore]):
     headline: ClassVar[Metric] = Metric("abs_rel", higher_is_better=False)
     round_trip_bound: ClassVar[float] = 0.045
     estimate: ClassVar[Literal["mode", "median"]] = "median"
+    uncertainty_metric: ClassVar[Metric] = Metric("standard deviation of log depth", False)
+    error_metric: ClassVar[Metric] = Metric("absolute relative error", False)
     clip: Clip = field(default=Clip())
     min_depth_m: float = 1.0
     max_depth_m: float = 80.0
@@ -102,6 +105,17 @@ class DepthEstimation(Task[Tensor, DepthScore]):
     def combine(self, predictions: Sequence[Tensor]) -> Float[Tensor, "h w"]:
         """The median of log depth at each pixel."""
         return torch.stack(list(predictions)).log().quantile(0.5, dim=0).exp()
+
+    def uncertainty(
+        self, predictions: Sequence[Tensor], size: tuple[int, int] | None = None
+    ) -> Float[Tensor, "h w"]:
+        """The standard deviation of log depth: a share of depth, as the headline is; 0.1 is about 10 %."""
+        return resize_map(total_deviation([depth.log()[None] for depth in predictions]), size)
+
+    def pixel_error(self, prediction: Tensor, sample: Sample) -> Float[Tensor, "h w"]:
+        """The absolute error as a share of the true depth, nan where that is unknown or out of range."""
+        truth = self.truth(sample)
+        return ((prediction - truth).abs() / truth).where(self._judged(truth), torch.nan)
 
     def floor(self, samples: Sequence[Sample]) -> Callable[[Episode], Tensor]:
         """The median depth at each pixel; where it was never known, the median of all."""

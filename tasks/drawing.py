@@ -1,4 +1,4 @@
-"""What the tasks' pictures share: colours of classes, boxes and captions on images large enough to read."""
+"""What the tasks' pictures share: colours of classes and values, boxes and captions large enough to read."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from torch import Tensor
 
 _SHORT_SIDE = 192  # pixels; below this Pillow's built-in font hides the picture
 _IGNORED = (0, 0, 0)
+# Dark to light through one hue: reads in grey too, and zero stays the darkest.
+_DARK, _MIDDLE, _LIGHT = (13.0, 17.0, 38.0), (214.0, 84.0, 60.0), (255.0, 236.0, 190.0)
 
 
 def class_colours(num_classes: int) -> UInt8[Tensor, "k 3"]:
@@ -81,6 +83,15 @@ def draw_lines(image: UInt8[Tensor, "3 h w"], lines: Sequence[str]) -> UInt8[Ten
     for row, line in enumerate(lines):
         _write(draw, (4.0, 3.0 + 13 * row), line, (255, 255, 255))
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+
+
+def heat(values: Float[Tensor, "h w"]) -> UInt8[Tensor, "3 h w"]:
+    """Values from 0 (dark) to their greatest (light) as colours."""
+    scaled = values / values.max().clamp(min=1e-6)
+    dark, middle, light = (torch.tensor(colour)[:, None, None] for colour in (_DARK, _MIDDLE, _LIGHT))
+    low, high = (2 * scaled).clamp(max=1), (2 * scaled - 1).clamp(min=0)
+    colours = dark + (middle - dark) * low + (light - middle) * high
+    return colours.round().clamp(0, 255).to(torch.uint8)
 
 
 def _write(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, colour: tuple[int, ...]) -> None:

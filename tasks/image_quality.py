@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from transframer.data.formats.images import resize_image, save_png
 from transframer.errors import DataError
 from transframer.frames import Episode, Frame
 from transframer.task import Metric, Sample, Task
+from transframer.tasks.uncertainty import colour_deviation, resize_map
 
 IDENTICAL_PSNR_DB = 60.0
 
@@ -79,6 +80,8 @@ class ImageTask(Task[Tensor, ImageScore]):
     """A task whose prediction is a photograph, uint8 3 x h x w. A subclass adds `format` and `floor`."""
 
     headline: ClassVar[Metric] = Metric("psnr", higher_is_better=True, unit="dB")
+    uncertainty_metric: ClassVar[Metric] = Metric("standard deviation", False, "grey levels")
+    error_metric: ClassVar[Metric] = Metric("absolute error", False, "grey levels")
 
     def decode(self, frame: Frame, episode: Episode) -> UInt8[Tensor, "3 h w"]:
         """The predicted frame itself."""
@@ -93,6 +96,16 @@ class ImageTask(Task[Tensor, ImageScore]):
     def combine(self, predictions: Sequence[Tensor]) -> UInt8[Tensor, "3 h w"]:
         """The mean image, which minimises the expected squared error."""
         return rounded(torch.stack(list(predictions)).float().mean(0))
+
+    def uncertainty(
+        self, predictions: Sequence[Tensor], size: tuple[int, int] | None = None
+    ) -> Float[Tensor, "h w"]:
+        """The standard deviation in grey levels of 0-255, root mean square over the channels."""
+        return resize_map(colour_deviation(predictions), size)
+
+    def pixel_error(self, prediction: Tensor, sample: Sample) -> Float[Tensor, "h w"]:
+        """The absolute difference in grey levels of 0-255, mean over the channels."""
+        return (prediction.float() - self.truth(sample).float()).abs().mean(0)
 
     def score(self, prediction: Tensor, sample: Sample) -> ImageScore:
         """PSNR and SSIM of one image."""

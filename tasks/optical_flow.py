@@ -17,6 +17,7 @@ from transframer.errors import DataError
 from transframer.frames import Annotation, CodecSettings, Episode, Frame
 from transframer.task import Clip, Metric, Sample, Task
 from transframer.tasks.dense_maps import fill_unknown, follow_edges
+from transframer.tasks.uncertainty import resize_map, total_deviation
 
 # The colour wheel of Baker et al., A Database and Evaluation Methodology for Optical Flow, 2011: red, yellow,
 # green, cyan, blue, magenta and red again, at these of its 55 steps.
@@ -64,6 +65,8 @@ class OpticalFlow(Task[Tensor, FlowScore]):
     context_images: ClassVar[tuple[int, int]] = (2, 2)
     round_trip_bound: ClassVar[float] = 0.5
     estimate: ClassVar[Literal["mode", "median"]] = "median"
+    uncertainty_metric: ClassVar[Metric] = Metric("standard deviation of flow", False, "px")
+    error_metric: ClassVar[Metric] = Metric("end-point error", False, "px")
     clip: Clip = field(default=Clip(frames=2, context=((0, 1),)))
     max_flow_px: float = 32.0
     linear_flow_px: float = 4.0
@@ -107,6 +110,20 @@ class OpticalFlow(Task[Tensor, FlowScore]):
     def combine(self, predictions: Sequence[Tensor]) -> Float[Tensor, "2 h w"]:
         """The mean flow."""
         return torch.stack(list(predictions)).mean(0)
+
+    def uncertainty(
+        self, predictions: Sequence[Tensor], size: tuple[int, int] | None = None
+    ) -> Float[Tensor, "h w"]:
+        """The root of the summed variances of u and v: the standard deviation of flow, in pixels."""
+        _, height, width = predictions[0].shape
+        across, down = (1.0, 1.0) if size is None else (size[1] / width, size[0] / height)
+        scale = torch.tensor([across, down])[:, None, None]
+        return resize_map(total_deviation([flow * scale for flow in predictions]), size)
+
+    def pixel_error(self, prediction: Tensor, sample: Sample) -> Float[Tensor, "h w"]:
+        """The end-point error in pixels, nan where the flow is not known."""
+        error = (prediction - self.truth(sample)).norm(dim=0)
+        return error.where(_known(sample), torch.nan)
 
     def floor(self, samples: Sequence[Sample]) -> Callable[[Episode], Tensor]:
         """No motion; needs no samples."""

@@ -9,7 +9,7 @@ from typing import ClassVar, NotRequired, TypedDict
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
@@ -22,6 +22,7 @@ from transframer.frames import Annotation, Episode, Frame
 from transframer.task import Clip, Metric, Sample, Task
 from transframer.tasks.class_palette import colour_mask, mean_iou, palette_codec, read_mask
 from transframer.tasks.drawing import class_colours, draw_mask
+from transframer.tasks.uncertainty import resize_map, vote_entropy
 
 IGNORED = 255
 
@@ -49,6 +50,8 @@ class SemanticSegmentation(Task[Tensor, Tensor]):
     sample_type: ClassVar[type] = SegmentationSample
     headline: ClassVar[Metric] = Metric("miou", higher_is_better=True)
     round_trip_bound: ClassVar[float] = 0.95
+    uncertainty_metric: ClassVar[Metric] = Metric("entropy of the votes", False, "nats")
+    error_metric: ClassVar[Metric] = Metric("share of wrong pixels", False)
     clip: Clip = field(default=Clip())
     classes: tuple[str, ...] = SEGMENTATION_CLASSES
     quality: int | None = None
@@ -90,6 +93,17 @@ class SemanticSegmentation(Task[Tensor, Tensor]):
     def combine(self, predictions: Sequence[Tensor]) -> Int[Tensor, "h w"]:
         """The class that most predictions give a pixel; of equally many, the lowest id."""
         return sum(F.one_hot(mask, len(self.classes)) for mask in predictions).argmax(-1)  # type: ignore[union-attr]
+
+    def uncertainty(
+        self, predictions: Sequence[Tensor], size: tuple[int, int] | None = None
+    ) -> Float[Tensor, "h w"]:
+        """The entropy of the classes that the predictions vote for, in nats."""
+        return resize_map(vote_entropy(predictions, len(self.classes)), size)
+
+    def pixel_error(self, prediction: Tensor, sample: Sample) -> Float[Tensor, "h w"]:
+        """1 where the class is wrong, 0 where it is right, nan where not labelled."""
+        true = self.truth(sample)
+        return (prediction != true).float().where(true != IGNORED, torch.nan)
 
     def floor(self, samples: Sequence[Sample]) -> Callable[[Episode], Tensor]:
         """The class that is most frequent at each pixel."""

@@ -1,5 +1,6 @@
 """Prediction on people's own images: geometry, formats of input, order of checks, files written."""
 
+import json
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from transframer import cli
+from transframer.answers import answer_samples, draw
 from transframer.data.formats.cameras import write_cameras
 from transframer.data.formats.images import load_image
 from transframer.data.formats.png16 import read_depth_png
@@ -20,6 +22,7 @@ from transframer.models.transframer import Transframer
 from transframer.predict import predict, predict_files
 from transframer.predict_config import PredictConfig
 from transframer.predictor import FramePredictor, Samples
+from transframer.progressive import progressive_steps
 from transframer.registry import get_task
 from transframer.training import checkpoint
 from transframer.training.config import TrainConfig
@@ -40,15 +43,24 @@ class Echo(FramePredictor):
 
     loss = log_prob = collate
 
-    def sample(self, episodes, *, temperature=1.0, top_p=1.0, estimate="mode", generator=None):
-        self.asked.append(list(episodes))
+    def sample(
+        self,
+        episodes,
+        *,
+        samples_per_query=1,
+        temperature=1.0,
+        top_p=1.0,
+        estimate="mode",
+        generator=None,
+    ):
+        self.asked.append([episode for episode in episodes for _ in range(samples_per_query)])
         frames = []
-        for episode in episodes:
+        for episode in self.asked[-1]:
             assert episode.target is None
             image = episode.context[-1].image
             noise = torch.randint(0, 40, image.shape, generator=generator) if temperature else 0
             frames.append(Frame((image.int() + noise).clamp(0, 255).to(torch.uint8), episode.query))
-        none = torch.zeros(len(episodes))
+        none = torch.zeros(len(frames))
         return Samples(frames, none, none.long())
 
 
@@ -94,7 +106,7 @@ def test_a_class_is_answered_by_its_exact_posterior_without_drawing():
     assert probability.tolist() == pytest.approx([w / (6 + n - 3) for w in [1, 2, 3] + [1] * (n - 3)])
     assert not knower.asked
     predict(knower, task, [image], size_px=64, samples_per_query=2, temperature=1.0)
-    assert len(knower.asked) == 2, "samples are drawn where samples are asked for"
+    assert [len(rows) for rows in knower.asked] == [2], "samples are drawn where samples are asked for"
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
@@ -159,9 +171,115 @@ def test_predictions_are_reproducible_and_several_samples_are_combined(tmp_path,
         return np.load(tmp_path / "photo_depth_estimation.npy")
 
     first, again, other = depth(1), depth(1), depth(2)
-    assert len(echo.asked) == 15
+    assert [len(rows) for rows in echo.asked] == [5, 5, 5]
     assert (first == again).all()
     assert (first != other).any()
+
+
+@pytest.mark.parametrize("task", ["depth_estimation", "semantic_segmentation"])
+def test_several_samples_write_their_uncertainty_at_the_size_of_the_image(tmp_path, echo, task):
+    Image.new("RGB", (90, 60), "#7c7c7c").save(tmp_path / "photo.png")  # noise takes it to either class
+    predict_files(PredictConfig("run", (str(tmp_path / "photo.png"),), task, str(tmp_path / "out"), 6))
+    values = np.load(tmp_path / f"out/photo_{task}_uncertainty.npy")
+    assert values.shape == (60, 90)
+    assert values.dtype == np.float32
+    assert 0 <= values.min() < values.max()
+    drawn = load_image(tmp_path / f"out/photo_{task}_uncertainty.png").sum(0).numpy()
+    assert drawn[values == values.max()].min() == drawn.max()
+
+
+def test_flow_is_uncertain_in_pixels_of_the_image(tmp_path, echo):
+    names = [str(tmp_path / f"{letter}.png") for letter in "ab"]
+    for name in names:
+        halves(64, 64).save(name)
+    sizes = {}
+    for factor in (1, 3):
+        for name in names:
+            halves(64 * factor, 64 * factor).save(name)
+        predict_files(PredictConfig("run", tuple(names), "optical_flow", str(tmp_path / "out"), 4))
+        sizes[factor] = np.load(tmp_path / "out/a_optical_flow_uncertainty.npy")
+    assert sizes[3].shape == (192, 192)
+    assert sizes[3].mean() == pytest.approx(3 * sizes[1].mean(), rel=0.05)
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1.0}])
+def test_one_sample_has_no_uncertainty(tmp_path, echo, settings):
+    halves().save(tmp_path / "a.png")
+    out = str(tmp_path / "out")
+    predict_files(PredictConfig("run", (str(tmp_path / "a.png"),), "depth_estimation", out, **settings))
+    assert not any("uncertainty" in name for name in files(out))
+
+
+def test_a_task_without_a_value_at_every_pixel_has_no_uncertainty(tmp_path, echo):
+    halves().save(tmp_path / "a.png")
+    out = str(tmp_path / "out")
+    predict_files(PredictConfig("run", (str(tmp_path / "a.png"),), "object_detection", out, 3))
+    assert files(out) == ["a_object_detection.json", "a_object_detection_picture.png"]
+
+
+@pytest.mark.parametrize(
+    ("count", "draws", "batch_size", "rows"),
+    [(3, 4, 8, [8, 4]), (2, 5, 4, [4, 1, 4, 1]), (3, 1, 2, [2, 1]), (2, 3, 1, [1] * 6)],
+)
+def test_batch_size_counts_frames(tmp_path, echo, count, draws, batch_size, rows):
+    for index in range(count):
+        halves().save(tmp_path / f"{index}.png")
+    out = str(tmp_path / "out")
+    predict_files(
+        PredictConfig("run", (str(tmp_path),), "depth_estimation", out, draws, 1.0, batch_size=batch_size)
+    )
+    assert [len(asked) for asked in echo.asked] == rows
+    assert len([name for name in files(out) if name.endswith("picture.png")]) == count
+
+
+def test_draws_of_a_query_stay_with_it(tmp_path):
+    """However a batch is cut, each query gets the frames of its own episode."""
+    images = [torch.full((3, 64, 64), level, dtype=torch.uint8) for level in (10, 90, 170)]
+    episodes = [DEPTH.format({"images": image[None]}) for image in images]
+    for batch_size in (1, 2, 4, 7, 100):
+        drawn = list(
+            draw(
+                Echo(),
+                DEPTH,
+                episodes,
+                samples_per_query=3,
+                temperature=1.0,
+                top_p=1.0,
+                generator=torch.Generator().manual_seed(0),
+                batch_size=batch_size,
+            )
+        )
+        assert len(drawn) == 3
+        for image, draws in zip(images, drawn, strict=True):
+            assert len(draws.frames) == len(draws.tokens) == 3
+            assert draws.grid is None
+            for frame in draws.frames:
+                noise = frame.image.int() - image.int()
+                assert noise.min() >= 0
+                assert noise.max() < 40
+
+
+def test_a_predictor_that_tells_no_coefficients_cannot_show_progress(tmp_path, echo):
+    halves().save(tmp_path / "a.png")
+    config = PredictConfig(
+        "run", (str(tmp_path / "a.png"),), "depth_estimation", str(tmp_path / "out"), progressive=True
+    )
+    with pytest.raises(ConfigError) as caught:
+        predict_files(config)
+    assert str(caught.value).splitlines() == [
+        "--progressive: the model does not tell the coefficients of the frames that it draws",
+        "expected a predictor whose Samples have a grid",
+        "leave --progressive out",
+    ]
+    assert files(tmp_path / "out") == []
+
+
+def test_an_exact_posterior_has_no_progress_to_show(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "load_run", lambda path: pytest.fail("the model was loaded"))
+    halves().save(tmp_path / "a.png")
+    config = PredictConfig("run", (str(tmp_path / "a.png"),), "image_classification", "out", progressive=True)
+    with pytest.raises(ConfigError, match=r"exact posterior.*\nexpected .*\nadd --temperature 1"):
+        predict_files(config)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +402,9 @@ def test_settings_out_of_range(settings, field):
     assert caught.value.field == field
 
 
-def test_a_saved_model_predicts_from_the_command_line(tmp_path, capsys):
+@pytest.fixture
+def saved(tmp_path):
+    """A folder with a saved model of random weights, and the words that predict a photo with it."""
     torch.manual_seed(0)
     config = TransframerConfig(
         ("depth_estimation",),
@@ -299,9 +419,44 @@ def test_a_saved_model_predicts_from_the_command_line(tmp_path, capsys):
     )
     Transframer(config).save_pretrained(tmp_path / "model")
     halves(70, 50).save(tmp_path / "photo.png")
-    out = tmp_path / "out"
-    words = f"predict {tmp_path}/model --task depth_estimation {tmp_path}/photo.png --out {out} --size-px 16"
-    assert cli.main(words.split()) == 0
+    words = f"predict {tmp_path}/model --task depth_estimation {tmp_path}/photo.png"
+    return f"{words} --out {tmp_path}/out --size-px 16"
+
+
+def test_a_saved_model_predicts_from_the_command_line(tmp_path, saved, capsys):
+    assert cli.main(saved.split()) == 0
     assert "3 files in" in capsys.readouterr().out
-    assert np.load(out / "photo_depth_estimation.npy").shape == (50, 70)
-    assert cli.main(words.replace("depth_estimation", "video_prediction").split()) == 2
+    assert np.load(tmp_path / "out/photo_depth_estimation.npy").shape == (50, 70)
+    assert cli.main(saved.replace("depth_estimation", "video_prediction").split()) == 2
+
+
+@pytest.mark.parametrize("draws", [1, 2])
+def test_progressive_and_uncertainty_from_the_command_line(tmp_path, saved, draws):
+    words = f"{saved} --progressive --samples-per-query {draws} --temperature 1 --seed 3"
+    assert cli.main(words.split()) == 0
+    out, stem = tmp_path / "out", "photo_depth_estimation"
+    steps = json.loads((out / f"{stem}_progressive.json").read_text())
+    assert steps[0] == {"plane": None, "zigzag": None, "triples": 0, "total": 0}
+    assert len(steps) > 1
+    assert [step["total"] for step in steps] == np.cumsum([step["triples"] for step in steps]).tolist()
+    assert load_image(out / f"{stem}_progressive.png").shape[2] == min(8, len(steps)) * 168 + 8
+    assert (out / f"{stem}_uncertainty.npy").exists() == (draws > 1)
+
+
+def test_a_model_tells_the_coefficients_that_progress_needs(tmp_path, saved):
+    predictor, _ = checkpoint.load_run(tmp_path / "model")
+    sample = {"images": load_image(tmp_path / "photo.png")[None, :, :16, :16]}
+    (answer,) = answer_samples(
+        predictor,
+        DEPTH,
+        [sample],
+        samples_per_query=3,
+        temperature=1.0,
+        generator=torch.Generator().manual_seed(1),
+        batch_size=2,
+    )
+    assert len(answer.each) == len(answer.draws.frames) == len(answer.draws.grid) == 3
+    for grid, tokens, frame in zip(answer.draws.grid, answer.draws.tokens, answer.draws.frames, strict=True):
+        steps = progressive_steps(grid, DEPTH.format(sample))
+        assert steps[-1].total == tokens
+        assert (steps[-1].frame.image == frame.image).all()

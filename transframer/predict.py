@@ -1,33 +1,29 @@
-"""Prediction on people's own images: fit them to the model, sample, decode, write.
-
-An image is resized to the square the run was trained on, its sides scaled separately: nothing is cropped or
-padded, so every task's output covers the whole image once it is resized back, whether or not its target
-frame is aligned with the image. Keeping the aspect would need frames of another shape, and in those a
-position means something else to the model than what it learned: a class, for image_classification.
-"""
+"""Prediction on people's own images: sample, decode, write."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from transframer.data.formats.cameras import read_cameras
-from transframer.data.formats.images import load_image, resize_image, save_png
-from transframer.errors import ConfigError, DataError
-from transframer.frames import Camera, Episode
+from transframer.answers import Answer, answer_samples
+from transframer.data.formats.atomic import whole_file
+from transframer.data.formats.images import resize_image, save_png
+from transframer.errors import ConfigError
 from transframer.predict_config import PredictConfig
 from transframer.predictor import FramePredictor
+from transframer.progressive import contact_sheet, progressive_steps
+from transframer.queries import Query, read_queries, sample_of
 from transframer.registry import get_task
 from transframer.task import Sample, Task
+from transframer.tasks.drawing import heat
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
 PICTURE_PX = 384
 
 
@@ -74,100 +70,23 @@ def predict(
     )[0]
 
 
-def sample_of(
-    task: Task, images: Sequence[UInt8[Tensor, "3 h w"]], size_px: int, annotations: dict[str, Any]
-) -> Sample:
-    """A task's sample, without labels, from images of any size.
+def predict_samples(
+    predictor: FramePredictor, task: Task, samples: Sequence[Sample], **sampling: Any
+) -> list[Any]:
+    """A task's predictions for samples of one frame size, labels unused.
 
     Args:
-        images: the context images, 0-255.
-        size_px: height and width of the frames, a multiple of 16.
-        annotations: further fields of the sample.
-
-    Raises:
-        DataError: too few or too many images, images of different sizes, or a field the task needs or
-            does not know.
+        sampling: as of `transframer.answers.answer_samples`.
     """
-    least, most = task.context_images
-    if not least <= len(images) <= most:
-        expected = f"{least}" if least == most else f"{least} to {most}"
-        raise DataError(f"{task.name} for {len(images)} images", expected=f"{expected} images per query")
-    sizes = {tuple(image.shape[1:]) for image in images}
-    if len(sizes) > 1:
-        listed = ", ".join(f"{width} x {height}" for height, width in sorted(sizes))
-        raise DataError(f"images of different sizes: {listed}", expected="one size in a query")
-    known = task.sample_type.__annotations__
-    for name in annotations:
-        if name not in known:
-            raise DataError(f"{task.name} does not use {name}", expected=f"only {', '.join(known)}")
-    height, width = images[0].shape[1:]
-    sample = {
-        "images": torch.stack([resize_image(image, (size_px, size_px)) for image in images]),
-        **annotations,
-    }
-    scale_x, scale_y = size_px / width, size_px / height
-    if "cameras" in sample:
-        sample["cameras"] = [camera.resized(scale_x, scale_y) for camera in sample["cameras"]]
-    if "query_camera" in sample:
-        sample["query_camera"] = sample["query_camera"].resized(scale_x, scale_y)
-    missing = sorted(task.sample_type.__required_keys__ - set(sample))  # type: ignore[attr-defined]
-    if missing:
-        raise DataError(
-            f"{task.name} needs {', '.join(missing)} beside the images", next_step=_advice(missing)
-        )
-    return sample
-
-
-def predict_samples(
-    predictor: FramePredictor,
-    task: Task,
-    samples: Sequence[Sample],
-    *,
-    samples_per_query: int = 1,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    generator: torch.Generator | None = None,
-) -> list[Any]:
-    """A task's predictions for samples of one frame size, labels unused."""
-    episodes = [task.format(sample).without_target() for sample in samples]
-    exact = exact_answers(predictor, task, episodes) if temperature == 0 else None
-    if exact is not None:
-        return exact
-    draws = [
-        predictor.sample(
-            episodes, temperature=temperature, top_p=top_p, estimate=task.estimate, generator=generator
-        ).frames
-        for _ in range(samples_per_query)
-    ]
-    return [
-        task.combine([task.decode(frame, episode) for frame in frames])
-        for episode, *frames in zip(episodes, *draws, strict=True)
-    ]
-
-
-def exact_answers(predictor: FramePredictor, task: Task, episodes: Sequence[Episode]) -> list[Any] | None:
-    """The predictions that the exact posteriors amount to; None where the task names no candidates."""
-    candidates = [task.candidates(episode) for episode in episodes]
-    if not all(candidates):
-        return None
-    posteriors = predictor.posteriors(episodes, candidates)
-    return [task.from_posterior(p, episode) for p, episode in zip(posteriors, episodes, strict=True)]
-
-
-@dataclass(frozen=True)
-class _Query:
-    """A sample, the stem of its output files, and the height and width of the images it came from."""
-
-    sample: Sample
-    stem: Path
-    size: tuple[int, int]
+    return [answer.prediction for answer in answer_samples(predictor, task, samples, **sampling)]
 
 
 def predict_files(config: PredictConfig) -> list[Path]:
     """Predicts on image files and writes the results; every input is checked before the model is loaded.
 
     Returns:
-        The files written: what the task writes, and a picture of context and prediction for each query.
+        The files written: what the task writes, the uncertainty and the progressive frames where they are
+        asked for, and a picture of context and prediction for each query.
 
     Raises:
         TransframerError: an unknown task, an unreadable image, a run that is none, a full disk.
@@ -176,103 +95,83 @@ def predict_files(config: PredictConfig) -> list[Path]:
     from transframer.training.checkpoint import load_run
     from transframer.training.distributed import choose_device
 
-    queries = list(_queries(config, task, config.size_px or _frame_size(Path(config.run))))
+    queries = list(read_queries(config, task))
+    if config.progressive:
+        _check_progressive(config, task, queries)
     predictor, _ = load_run(config.run)
     device = choose_device(config.device)
     predictor.to(device)
     Path(config.out).mkdir(parents=True, exist_ok=True)
-    temperature = config.sampling_temperature
     generator = torch.Generator(device).manual_seed(config.seed)
+    together = max(1, config.batch_size // config.samples_per_query)
     written = []
-    for start in range(0, len(queries), config.batch_size):
-        batch = queries[start : start + config.batch_size]
-        predictions = predict_samples(
+    for start in range(0, len(queries), together):
+        batch = queries[start : start + together]
+        answers = answer_samples(
             predictor,
             task,
             [query.sample for query in batch],
             samples_per_query=config.samples_per_query,
-            temperature=temperature,
+            temperature=config.sampling_temperature,
             top_p=config.top_p,
             generator=generator,
+            batch_size=config.batch_size,
         )
-        for query, prediction in zip(batch, predictions, strict=True):
-            picture = query.stem.with_name(query.stem.name + "_picture.png")
-            files = task.write(prediction, query.stem, query.size)
-            save_png(picture, _picture(query, task.draw(query.sample, prediction)))
-            written += [*files, picture]
-            print(f"{query.stem.name}: {', '.join(path.name for path in files)}, {picture.name}", flush=True)
+        for query, answer in zip(batch, answers, strict=True):
+            more = _write_progressive(task, query, answer) if config.progressive else []
+            if len(answer.each) > 1:
+                more += _write_uncertainty(task, query, answer)
+            picture = query.file("_picture.png")
+            files = [*task.write(answer.prediction, query.stem, query.size), *more, picture]
+            save_png(picture, _picture(query, task.draw(query.sample, answer.prediction)))
+            written += files
+            print(f"{query.stem.name}: {', '.join(path.name for path in files)}", flush=True)
     print(f"{len(written)} files in {config.out}")
     return written
 
 
-def _frame_size(run: Path) -> int:
-    from transframer.training.checkpoint import CONFIG, MODEL, load_config
-    from transframer.training.config import TrainConfig
-
-    for folder in (run / MODEL, run):
-        if (folder / CONFIG).is_file():
-            return load_config(folder).size_px
-    return TrainConfig().size_px
-
-
-def _queries(config: PredictConfig, task: Task, size_px: int) -> Iterator[_Query]:
-    files = list(_image_files(config.images))
-    groups = [[file] for file in files] if task.context_images == (1, 1) else [files]
-    given = _annotations(config, files)
-    names = [f"{group[0].stem}_{task.name}" for group in groups]
-    name, count = Counter(names).most_common(1)[0]
-    if count > 1:
-        raise DataError(
-            f"{count} images would be written as {name}", expected="names that differ without suffix"
+def _check_progressive(config: PredictConfig, task: Task, queries: Sequence[Query]) -> None:
+    if config.sampling_temperature == 0 and all(
+        task.candidates(task.format(query.sample)) for query in queries
+    ):
+        raise ConfigError(
+            f"{task.name} is answered by an exact posterior: no frame is drawn",
+            field="--progressive",
+            expected="a task whose answer is drawn, or a temperature above 0",
+            next_step="add --temperature 1, or leave --progressive out",
         )
-    for name, group in zip(names, groups, strict=True):
-        images = [load_image(file) for file in group]
-        sample = sample_of(task, images, size_px, given)
-        task.format(sample)
-        yield _Query(sample, Path(config.out) / name, (images[0].shape[1], images[0].shape[2]))
 
 
-def _image_files(given: Sequence[str]) -> Iterator[Path]:
-    for path in map(Path, given):
-        if not path.is_dir():
-            yield path
-            continue
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        if not found:
-            raise DataError("no image in the folder", file=path, expected=", ".join(sorted(IMAGE_SUFFIXES)))
-        yield from found
+def _write_uncertainty(task: Task, query: Query, answer: Answer) -> list[Path]:
+    """A picture from dark (none) to light (most), and the values in the unit of the task."""
+    uncertainty = task.uncertainty(answer.each, query.size)
+    if uncertainty is None:
+        return []
+    png, npy = query.file("_uncertainty.png"), query.file("_uncertainty.npy")
+    save_png(png, heat(uncertainty))
+    with whole_file(npy) as temporary:
+        np.save(temporary, uncertainty.numpy())
+    return [png, npy]
 
 
-def _annotations(config: PredictConfig, files: Sequence[Path]) -> dict[str, Any]:
-    given: dict[str, Any] = {}
-    if config.times is not None:
-        if len(config.times) != len(files):
-            raise ConfigError(f"{len(config.times)} times for {len(files)} images", field="--times")
-        given["times"] = torch.tensor(config.times, dtype=torch.float64)
-    if config.query_time is not None:
-        given["query_time"] = config.query_time
-    if config.cameras is not None:
-        cameras: tuple[list[Camera], Camera] = read_cameras(config.cameras, [str(file) for file in files])
-        given["cameras"], given["query_camera"] = cameras
-    return given
+def _write_progressive(task: Task, query: Query, answer: Answer) -> list[Path]:
+    """The first frame drawn, after each of its frequency bands, and how many triples each took."""
+    if answer.draws is None or answer.draws.grid is None:
+        raise ConfigError(
+            "the model does not tell the coefficients of the frames that it draws",
+            field="--progressive",
+            expected="a predictor whose Samples have a grid",
+            next_step="leave --progressive out",
+        )
+    steps = progressive_steps(answer.draws.grid[0], task.format(query.sample))
+    png, listing = query.file("_progressive.png"), query.file("_progressive.json")
+    save_png(png, contact_sheet(steps, query.size))
+    with whole_file(listing) as temporary:
+        temporary.write_text(json.dumps([step.to_json() for step in steps], indent=1) + "\n")
+    return [png, listing]
 
 
-def _advice(missing: Sequence[str]) -> str:
-    options = {
-        "cameras": "--cameras",
-        "query_camera": "--cameras",
-        "times": "--times",
-        "query_time": "--query-time",
-    }
-    flags = sorted({options[name] for name in missing if name in options})
-    return (
-        f"give {' and '.join(flags)}"
-        if flags
-        else "build the sample in Python: transframer.predict.predict_samples"
-    )
-
-
-def _picture(query: _Query, drawn: UInt8[Tensor, "3 h w"]) -> UInt8[Tensor, "3 h2 w2"]:
+def _picture(query: Query, drawn: UInt8[Tensor, "3 h w"]) -> UInt8[Tensor, "3 h2 w2"]:
     """What the model saw, and its prediction, side by side at the aspect of the user's image."""
     height, width = query.size
     scale = PICTURE_PX / max(height, width)

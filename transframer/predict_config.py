@@ -27,7 +27,8 @@ class PredictConfig:
         query_time: the time asked for, in the same unit.
         cameras: a JSON file with the camera of each image and the one asked for; see docs/data.md.
         size_px: height and width of the frames the model sees, a multiple of 16; by default the run's own.
-        batch_size: queries per forward pass.
+        batch_size: frames drawn side by side, those of one query counted one by one.
+        progressive: also write the frame as it is after each frequency band of its triples.
         device: "auto", "cpu", "cuda", "cuda:1", ...
     """
 
@@ -45,6 +46,7 @@ class PredictConfig:
     size_px: int | None = None
     batch_size: int = 16
     device: str = "auto"
+    progressive: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

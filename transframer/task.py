@@ -77,6 +77,8 @@ class Task(abc.ABC, Generic[Prediction, Score]):
         estimate: which point estimate of the predicted frame suits the headline: "mode" for a frame that
             holds a decision (a lit cell), "median" for one that holds a field (depth, colour); see
             `transframer.sampling.Sampler`.
+        uncertainty_metric: the name and unit of what `uncertainty` gives.
+        error_metric: the name and unit of what `pixel_error` gives.
         clip: what the task asks of the world.
     """
 
@@ -86,6 +88,8 @@ class Task(abc.ABC, Generic[Prediction, Score]):
     context_images: ClassVar[tuple[int, int]] = (1, 1)
     round_trip_bound: ClassVar[float]
     estimate: ClassVar[Literal["mode", "median"]] = "mode"
+    uncertainty_metric: ClassVar[Metric] = Metric("uncertainty", higher_is_better=False)
+    error_metric: ClassVar[Metric] = Metric("error", higher_is_better=False)
     clip: Clip = field(default_factory=Clip)
 
     @abc.abstractmethod
@@ -115,6 +119,27 @@ class Task(abc.ABC, Generic[Prediction, Score]):
     @abc.abstractmethod
     def combine(self, predictions: Sequence[Prediction]) -> Prediction:
         """One prediction from several samples of the model: vote, mean or median as suits the task."""
+
+    def uncertainty(
+        self, predictions: Sequence[Prediction], size: tuple[int, int] | None = None
+    ) -> Float[Tensor, "h w"] | None:
+        """How far apart several samples of the model are at each pixel, 0 where they agree.
+
+        None for a task without a value at every pixel. A task that has one also gives `pixel_error`, so that
+        the uncertainty can be judged by the errors that it foretells.
+
+        Args:
+            size: height and width of the map; lengths in pixels are then in pixels of that size, as those
+                that `write` saves are.
+        """
+        return None
+
+    def pixel_error(self, prediction: Prediction, sample: Sample) -> Float[Tensor, "h w"] | None:
+        """The error of each pixel, akin to the headline: 0 at best, nan where it is not judged.
+
+        None for a task without a value at every pixel.
+        """
+        return None
 
     @abc.abstractmethod
     def floor(self, samples: Sequence[Sample]) -> Callable[[Episode], Prediction]:

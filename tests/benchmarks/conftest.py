@@ -103,17 +103,27 @@ class ToyPredictor(FramePredictor):
     def log_prob(self, episodes):
         return torch.tensor([-0.6931471805599453 * float(e.context[0].image[0, 0, 0]) for e in episodes])
 
-    def sample(self, episodes, *, temperature=1.0, top_p=1.0, estimate="mode", generator=None):
-        self.calls.append(len(episodes))
+    def sample(
+        self,
+        episodes,
+        *,
+        samples_per_query=1,
+        temperature=1.0,
+        top_p=1.0,
+        estimate="mode",
+        generator=None,
+    ):
+        rows = [episode for episode in episodes for _ in range(samples_per_query)]
+        self.calls.append(len(rows))
         frames = []
-        for episode in episodes:
+        for episode in rows:
             assert episode.target is None
             level = int(episode.context[0].image[0, 0, 0])
             noise = 0
             if temperature > 0:
                 noise = 2 * int(torch.randint(2, (), generator=generator)) - 1
             frames.append(Frame(grey(2 * level + (level - 10) % 4 + noise), episode.query))
-        n = len(episodes)
+        n = len(rows)
         return Samples(frames, torch.zeros(n), torch.full((n,), 7))
 
 

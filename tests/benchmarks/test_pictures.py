@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from transframer.benchmarks.pictures import choose, data_uri, deviation, heat
+from transframer.benchmarks.pictures import choose, data_uri
 
 
 def test_choice_shows_extremes_median_and_random_ones_once_each():
@@ -33,16 +33,3 @@ def test_data_uri_holds_the_very_pixels():
     assert uri.startswith("data:image/png;base64,")
     read = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
     assert (torch.from_numpy(read.copy()).permute(2, 0, 1) == image).all()
-
-
-def test_deviation_is_zero_where_samples_agree_and_half_the_gap_of_two():
-    one = torch.zeros(3, 2, 2, dtype=torch.uint8)
-    other = one.clone()
-    other[:, 0, 0] = 10
-    assert deviation([one, other]).tolist() == [[5.0, 0.0], [0.0, 0.0]]
-
-
-def test_heat_goes_from_dark_to_light_and_accepts_all_zero():
-    colours = heat(torch.tensor([[0.0, 1.0, 2.0]])).float().sum(0)[0]
-    assert colours[0] < colours[1] < colours[2]
-    assert heat(torch.zeros(2, 2)).float().mean() < 30

@@ -43,8 +43,9 @@ def test_training_samples_serve_the_floor_only(toy_benchmark, toy_source):
 
 def test_several_samples_per_query_are_combined_and_their_spread_is_shown(toy_benchmark, toy_predictor):
     (single,) = toy_benchmark(temperature=1.0)
-    (several,) = toy_benchmark(samples_per_query=64, batch_size=8)
-    assert [call for call in toy_predictor.calls if call == 8] == [8] * 64
+    toy_predictor.calls.clear()
+    (several,) = toy_benchmark(samples_per_query=64, batch_size=128)
+    assert toy_predictor.calls == [128] * 4, "two samples with all their draws at a time"
     # Noise of one level up or down has deviation 1; the mean of 64 of it 1/8.
     assert all(picture.uncertainty is None for picture in single.pictures)
     assert all(picture.uncertainty for picture in several.pictures)
@@ -53,6 +54,13 @@ def test_several_samples_per_query_are_combined_and_their_spread_is_shown(toy_be
     noise_of_many = sum(abs(v - i % 4) for i, v in enumerate(several.per_sample)) / 8
     assert noise_of_one == 1
     assert noise_of_many < 0.4
+
+
+@pytest.mark.parametrize(("batch_size", "calls"), [(3, [2] * 8), (4, [4] * 4), (1, [1] * 16), (100, [16])])
+def test_batch_size_counts_frames_and_not_samples(toy_benchmark, toy_predictor, batch_size, calls):
+    (result,) = toy_benchmark(samples_per_query=2, batch_size=batch_size)
+    assert toy_predictor.calls == calls
+    assert result.tokens_per_frame == 7
 
 
 def test_same_seed_draws_the_same_frames(toy_benchmark):

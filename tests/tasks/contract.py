@@ -111,6 +111,21 @@ def check_combine(task, sample):
         assert same(task.combine([prediction] * count), prediction)
 
 
+def check_uncertainty(task, sample):
+    """Both maps or neither: 0 where draws agree, 0 of the truth where it is judged, at the size asked for."""
+    prediction, truth = coded(task, sample), task.truth(sample)
+    uncertainty, error = task.uncertainty([prediction] * 3), task.pixel_error(truth, sample)
+    assert (uncertainty is None) == (error is None)
+    if uncertainty is not None:
+        size = sample["images"].shape[-2:]
+        assert uncertainty.shape == error.shape == size
+        assert uncertainty.abs().max() < 1e-4
+        assert error.nan_to_num().abs().max() == 0
+        assert task.uncertainty([prediction] * 3, (70, 90)).shape == (70, 90)
+        assert task.uncertainty_metric.name != "uncertainty"
+        assert task.error_metric.name != "error"
+
+
 def check_floor(task, samples):
     """Fitted once, it answers from an episode without a target, at another size too."""
     floor = task.floor(samples)

@@ -55,6 +55,10 @@ def test_equal_predictions_combine_to_themselves(task, samples):
     contract.check_combine(task, samples[0])
 
 
+def test_draws_that_agree_are_certain_and_the_truth_has_no_error(task, samples):
+    contract.check_uncertainty(task, samples[0])
+
+
 def test_floor_needs_no_target_and_fits_any_size(task, samples):
     contract.check_floor(task, samples)
 
