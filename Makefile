@@ -1,8 +1,11 @@
 # Each target sets up what it needs in .venv; nothing is installed again when nothing changed.
-.PHONY: help install demo test lint types lock wheel-check
+.PHONY: help install demo test lint types lock wheel-check bench-peers
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+PEERS_STAMP := .venv-peers/.installed
+LOCK := $(BIN)/uv pip compile -q setup.cfg --generate-hashes --no-emit-index-url --no-emit-find-links \
+  --no-header --no-annotate --universal
 export PYTHON ?= python3
 export DEMO_RUN ?= runs/demo
 export DEMO_MINUTES ?= 10
@@ -13,7 +16,8 @@ help:
 	@echo "make lint         check the style"
 	@echo "make types        check the types"
 	@echo "make wheel-check  build the wheel and try it in a fresh environment"
-	@echo "make lock         compile requirements.lock from setup.cfg"
+	@echo "make bench-peers  install the peers that 'transframer benchmark speed' times beside ours"
+	@echo "make lock         compile the lock files from setup.cfg"
 
 install: $(STAMP)
 
@@ -35,8 +39,15 @@ types: $(STAMP)
 	@$(BIN)/mypy
 
 lock: $(STAMP)
-	@$(BIN)/uv pip compile -q setup.cfg --extra dev --generate-hashes --no-emit-index-url --no-emit-find-links \
-	  --no-header --no-annotate --universal -o requirements.lock
+	@$(LOCK) --extra dev -o requirements.lock
+	@$(LOCK) --extra peers --extra fast --extra jpeg -o requirements-peers.lock
 
 wheel-check: $(STAMP)
 	@.ci/wheel-check
+
+bench-peers: $(PEERS_STAMP)
+	@echo "the peers are in .venv-peers; now run: .venv-peers/bin/transframer benchmark speed"
+
+$(PEERS_STAMP): requirements-peers.lock setup.cfg pyproject.toml | $(STAMP)
+	@.ci/bench-peers
+	@touch $@

@@ -1,13 +1,15 @@
-"""How fast the codec is beside libjpeg-turbo: `python -m transframer.benchmarks.codec_speed`.
+"""How fast the codec is beside libjpeg-turbo and scipy's DCT: `python -m transframer.benchmarks.codec_speed`.
 
 One thread, processor time, the same photographs (scikit-image's) for both. Ours and the peer take turns in
 every round, so that what else the machine does hits both; the ratio of a round is ours over the peer's
-images per second, and a row gives its median and its range over the rounds.
+images per second, and a row gives its median and its range over the rounds. Peers that are not installed are
+left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import io
 import platform
 import statistics
@@ -16,7 +18,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import simplejpeg
 import skimage.data
 import torch
 from PIL import Image
@@ -28,6 +29,7 @@ from transframer.codec import (
     image_from_grid,
     tokens_from_grid,
 )
+from transframer.codec.layout import plane_tables
 from transframer.frames import CodecSettings
 
 SIZES_PX = (64, 256, 1024)
@@ -42,21 +44,27 @@ class Speed:
     Attributes:
         what: "encode" to triples, "decode" from triples, or "from files": JPEG files to grids, where the peer
             decodes them to pixels with a library and codes these with our codec.
+        who: the peer.
         size_px: side of the images.
         ours: images per second of processor time, median over the rounds.
         peer: the same of the peer.
         ratio: ours over the peer's, median over the rounds.
         low: the smallest ratio of a round.
         high: the largest.
+        ours_range: the smallest and the largest of ours.
+        peer_range: the same of the peer's.
     """
 
     what: str
+    who: str
     size_px: int
     ours: float
     peer: float
     ratio: float
     low: float
     high: float
+    ours_range: tuple[float, float]
+    peer_range: tuple[float, float]
 
 
 def photographs(size_px: int, count: int) -> list[np.ndarray]:
@@ -69,14 +77,25 @@ def photographs(size_px: int, count: int) -> list[np.ndarray]:
 
 
 def compare(
-    what: str, size_px: int, count: int, ours: Callable, peer: Callable, rounds: int, seconds: float
+    what: str, who: str, size_px: int, count: int, ours: Callable, peer: Callable, rounds: int, seconds: float
 ) -> Speed:
     """Times two functions that each handle `count` images, in turns, after a call each to warm up."""
     ours(), peer()
     rates = [(_rate(ours, count, seconds), _rate(peer, count, seconds)) for _ in range(rounds)]
     ratios = [mine / theirs for mine, theirs in rates]
-    mine, theirs = (statistics.median(column) for column in zip(*rates, strict=True))
-    return Speed(what, size_px, mine, theirs, statistics.median(ratios), min(ratios), max(ratios))
+    mine, theirs = zip(*rates, strict=True)
+    return Speed(
+        what,
+        who,
+        size_px,
+        statistics.median(mine),
+        statistics.median(theirs),
+        statistics.median(ratios),
+        min(ratios),
+        max(ratios),
+        (min(mine), max(mine)),
+        (min(theirs), max(theirs)),
+    )
 
 
 def _rate(function: Callable, count: int, seconds: float) -> float:
@@ -105,37 +124,87 @@ def speeds(
         pixels = photographs(size_px, count)
         images = torch.stack([torch.from_numpy(image).permute(2, 0, 1) for image in pixels])
         settings = [CodecSettings(quality, "4:2:0")] * count
-        files = [simplejpeg.encode_jpeg(image, quality, colorsubsampling="420") for image in pixels]
+        files = [_pillow_file(image, quality) for image in pixels]
         grid = grid_from_image(images, settings)
         tokens, cells = tokens_from_grid(grid), tuple(grid.shape[2:])
 
         def encode(images=images, settings=settings):
             return tokens_from_grid(grid_from_image(images, settings))
 
-        def peer_encode(pixels=pixels):
-            return [simplejpeg.encode_jpeg(image, quality, colorsubsampling="420") for image in pixels]
-
         def decode(tokens=tokens, settings=settings, cells=cells, size=(size_px, size_px)):
             return image_from_grid(grid_from_tokens(tokens, cells), settings, size)
 
-        def peer_decode(files=files):
-            return [simplejpeg.decode_jpeg(file) for file in files]
-
         def read(files=files, setting=settings[0]):
             return [grid_from_jpeg(file, setting) for file in files]
-
-        def read_simplejpeg(files=files, settings=settings):
-            return _coded([simplejpeg.decode_jpeg(file) for file in files], settings)
 
         def read_pillow(files=files, settings=settings):
             opened = (Image.open(io.BytesIO(file)).convert("RGB") for file in files)
             return _coded([np.array(image) for image in opened], settings)
 
-        rows.append(compare("encode", size_px, count, encode, peer_encode, rounds, seconds))
-        rows.append(compare("decode", size_px, count, decode, peer_decode, rounds, seconds))
-        for name, peer in (("simplejpeg", read_simplejpeg), ("Pillow", read_pillow)):
-            rows.append(compare(f"from files: {name}", size_px, count, read, peer, rounds, seconds))
+        def add(what, who, ours, peer, size_px=size_px, count=count):
+            rows.append(compare(what, who, size_px, count, ours, peer, rounds, seconds))
+
+        if installed("simplejpeg"):
+            import simplejpeg
+
+            def peer_encode(pixels=pixels):
+                return [simplejpeg.encode_jpeg(image, quality, colorsubsampling="420") for image in pixels]
+
+            def peer_decode(files=files):
+                return [simplejpeg.decode_jpeg(file) for file in files]
+
+            def read_simplejpeg(files=files, settings=settings):
+                return _coded([simplejpeg.decode_jpeg(file) for file in files], settings)
+
+            add("encode", "simplejpeg", encode, peer_encode)
+            add("decode", "simplejpeg", decode, peer_decode)
+            add("from files", "simplejpeg", read, read_simplejpeg)
+        if installed("scipy"):
+            add("encode", "scipy", encode, lambda pixels=pixels: scipy_triples(np.stack(pixels), quality))
+        add("from files", "Pillow", read, read_pillow)
     return rows
+
+
+def installed(package: str) -> bool:
+    """Whether a peer can be imported."""
+    return importlib.util.find_spec(package) is not None
+
+
+def scipy_triples(images: np.ndarray, quality: int) -> list[tuple[np.ndarray, ...]]:
+    """Images to the indices and values of their non-zero coefficients, in NumPy and with scipy's DCT.
+
+    Args:
+        images: b h w 3, uint8; sides are multiples of 16.
+        quality: JPEG quality.
+
+    Returns:
+        Of luma and of the two halved chroma planes: (image, [plane,] row, column, v, u) and the values.
+    """
+    from scipy.fft import dctn
+
+    luma_step, chroma_step = plane_tables(torch.tensor([quality]))[0].view(2, 8, 8).numpy()
+    b, h, w, _ = images.shape
+    planes = np.moveaxis(images.astype(np.float32) @ _YCBCR.T, -1, 1)  # b 3 h w
+    halved = planes[:, 1:].reshape(b, 2, h // 2, 2, w // 2, 2).mean((3, 5))
+    triples = []
+    for plane, step in ((planes[:, 0] - 128, luma_step), (halved, chroma_step)):
+        *rest, height, width = plane.shape
+        blocks = plane.reshape(*rest, height // 8, 8, width // 8, 8).swapaxes(-3, -2)
+        values = np.rint(dctn(blocks, axes=(-2, -1), norm="ortho") / step).astype(np.int16)
+        index = np.nonzero(values)
+        triples.append((*index, values[index]))
+    return triples
+
+
+_YCBCR = np.array(  # JFIF, without the offset of chroma, which the DCT takes off again
+    [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32
+)
+
+
+def _pillow_file(image: np.ndarray, quality: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    return file.getvalue()
 
 
 def _coded(images: list[np.ndarray], settings: list[CodecSettings]) -> torch.Tensor:
@@ -164,8 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.sizes_px, quality=options.quality, rounds=options.rounds, seconds=options.seconds
     ):
         print(
-            f"{row.what:<24}{row.size_px:>6}{row.ours:>10.0f}{row.peer:>10.0f}{row.ratio:>8.2f}"
-            f"  [{row.low:.2f}, {row.high:.2f}]"
+            f"{row.what + ': ' + row.who:<24}{row.size_px:>6}{row.ours:>10.0f}{row.peer:>10.0f}"
+            f"{row.ratio:>8.2f}  [{row.low:.2f}, {row.high:.2f}]"
         )
 
 

@@ -48,6 +48,11 @@ COMMANDS = {
         "transframer.benchmarks.config:BenchmarkConfig",
         ("run",),
     ),
+    "benchmark speed": Command(
+        "time everything, beside its peers and its limits (a run folder of this name: ./speed)",
+        "transframer.benchmarks.speed:measure_speed",
+        "transframer.benchmarks.speed_config:SpeedConfig",
+    ),
     "predict": Command(
         "predict on your own images",
         "transframer.predict:predict_files",
@@ -122,7 +127,7 @@ def _common_options() -> argparse.ArgumentParser:
 
 
 def _help() -> str:
-    commands = "\n".join(f"  {name:<12} {command.summary}" for name, command in COMMANDS.items())
+    commands = "\n".join(f"  {name:<16} {command.summary}" for name, command in COMMANDS.items())
     return f"""usage: transframer COMMAND [options]
 
 One generative model for many vision tasks.
@@ -147,6 +152,8 @@ def _dispatch(words: list[str]) -> None:
         print(f"transframer {transframer.__version__}")
         return
     name, *rest = words
+    if rest and f"{name} {rest[0]}" in COMMANDS:  # a command of two words
+        name = f"{name} {rest.pop(0)}"
     if name.startswith("-"):
         raise unknown_name("option", name, ["--include", "--traceback", "--version", "--help"])
     if name not in COMMANDS:
