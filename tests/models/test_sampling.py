@@ -7,11 +7,12 @@ import torch
 from jaxtyping import TypeCheckError
 
 from tests.models.conftest import CONFIG, episode, wake
-from transframer.codec import check_tokens, decode_frames, grid_from_tokens, legal_mask
+from transframer.codec import Tokens, check_tokens, decode_frames, grid_from_tokens, legal_mask
 from transframer.errors import ConfigError
 from transframer.frames import Frame
 from transframer.models.attention import KeyValueCache
-from transframer.models.choosing import ChunkDecoder, pick
+from transframer.models.choosing import Choice, ChunkDecoder, pick
+from transframer.models.compiled import CompiledDecoder
 from transframer.sampling import Sampler
 
 
@@ -200,3 +201,56 @@ def draw_first(sampler, e):
 def test_settings_out_of_range(any_model, settings):
     with pytest.raises((ConfigError, TypeCheckError)):  # the checker of the tests refuses the estimate first
         any_model.sample([episode()], **settings)
+
+
+@pytest.mark.parametrize("compiled", [True, False], ids=["kernels", "pytorch"])
+@pytest.mark.parametrize("given", [1, 5, 11])
+def test_a_chunk_continued_is_the_chunk_drawn_whole(model, episodes, compiled, given):
+    """What is given at once, as the overlap of chunks is, leaves the same state as drawing it."""
+    lengthen(model)
+    batch = model.collate([e.without_target() for e in episodes])
+    blank = torch.zeros(len(batch), 192, 4, 4, dtype=torch.int16)
+    first = torch.tensor([[0], [-1]]).expand(2, len(batch))
+    choice = Choice(temperature=0.0)
+
+    def chunk(grid):
+        arguments = context, CONFIG.chunk_events, first, grid
+        if compiled:
+            return CompiledDecoder(model.decoder, choice).chunk(*arguments)
+        return ChunkDecoder(model.decoder, context, choice, *arguments[1:])
+
+    with torch.no_grad():
+        context = model.encode(batch, model.dct_images(batch), blank, first[0])
+        whole, nats = chunk(blank).draw(torch.zeros(len(batch), CONFIG.chunk_events, 3))
+        start = whole[:, :, :given]
+        assert bool((start[0] < 192).all()), "none has stopped"
+        grid = grid_from_tokens(Tokens(*start, torch.full((len(batch),), given)), (4, 4))
+        continued = chunk(grid)
+        continued.give(start)
+        rest, more = continued.draw(torch.zeros(len(batch), CONFIG.chunk_events - given, 3))
+    assert torch.equal(rest, whole[:, :, given:])
+    assert bool((more > nats).all()), "fewer events, so more likely"
+
+
+def test_threads_share_the_samples(any_model, episodes):
+    threads = torch.get_num_threads()
+    try:
+        draws = []
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            draws.append(Sampler(any_model, generator=generator()).tokens(episodes, 2))
+    finally:
+        torch.set_num_threads(threads)
+    for one, three in zip(draws[0][0], draws[1][0], strict=True):
+        assert torch.equal(one, three)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("how", DRAWS[:2], ids=WAYS[:2])
+def test_a_gpu_draws_what_the_cpu_draws(model, episodes, how):
+    lengthen(model)
+    tokens, nats = Sampler(model, **how).tokens(episodes)
+    on_gpu, gpu_nats = Sampler(model.cuda(), **how).tokens(episodes)
+    for ours, theirs in zip(tokens, on_gpu, strict=True):
+        assert torch.equal(ours, theirs.cpu())
+    torch.testing.assert_close(nats, gpu_nats.cpu(), rtol=1e-3, atol=1e-2)

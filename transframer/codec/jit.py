@@ -6,11 +6,15 @@ beside the source file or in the user's cache folder, so that later processes on
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Callable
+from pathlib import Path
+from types import CellType, FunctionType
 from typing import Any
 
 import numba
+from numba.core.dispatcher import Dispatcher
 
 # Sums of products may be fused (`contract`): all of the kernels' are exact in the type they are taken in.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
@@ -38,7 +42,7 @@ def kernel(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 
     def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
-            return numba.njit(signature, cache=True, **_OPTIONS)(_plain(function))
+            return numba.njit(signature, cache=True, **_OPTIONS)(_keyed(_plain(function)))
         except RuntimeError:  # neither folder can be written
             return numba.njit(signature, **_OPTIONS)(_plain(function))
 
@@ -48,15 +52,44 @@ def kernel(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 def lazy_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """As `kernel` of `reordered` sums, compiled when first called; for named tuples of arrays, which have no
     short signature. Its callers give it one set of types only.
-
-    Numba looks machine code up by the kernel's own file: after an edit of a function that a kernel takes
-    from another file, touch the kernel's file.
     """
     try:
-        return numba.njit(_plain(function), cache=True, **_REORDERED)
+        return numba.njit(_keyed(_plain(function)), cache=True, **_REORDERED)
     except RuntimeError:
         return numba.njit(_plain(function), **_REORDERED)
 
 
-def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+def _keyed(function: FunctionType) -> FunctionType:
+    """The same function, which Numba's cache also knows by what it calls in other files.
+
+    The cache tells versions of a function apart by its own file, its bytecode and its closure. Machine code
+    of one whose helpers have changed since would be found, and run. So the closure gets a digest of the files
+    that the helpers are from.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(_helper_files(function.__globals__, set())):
+        digest.update(Path(file).read_bytes())
+    code = function.__code__
+    names = (*code.co_freevars, "_helpers")
+    cells = (*(function.__closure__ or ()), CellType(digest.hexdigest()))
+    keyed = FunctionType(
+        code.replace(co_freevars=names), function.__globals__, function.__name__, function.__defaults__, cells
+    )
+    keyed.__module__, keyed.__qualname__ = function.__module__, function.__qualname__
+    keyed.__doc__ = function.__doc__
+    return keyed
+
+
+def _helper_files(names: dict[str, Any], found: set[str]) -> set[str]:
+    """The files of all compiled functions that a module's names, and their modules' names in turn, hold."""
+    for value in list(names.values()):
+        if isinstance(value, Dispatcher):
+            file = inspect.getfile(value.py_func)
+            if file not in found:
+                found.add(file)
+                _helper_files(value.py_func.__globals__, found)
+    return found
+
+
+def _plain(function: Callable[..., Any]) -> Any:
     return inspect.unwrap(function)  # the tests wrap every function of the package in type checks

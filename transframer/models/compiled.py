@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from types import ModuleType
 
@@ -62,20 +63,38 @@ class CompiledChunk:
         from transframer.models.draw_kernels import give
 
         if events.shape[2]:
-            give(events.contiguous().numpy(), *self._arrays)
+            give(events.permute(1, 2, 0).contiguous().numpy(), *self._arrays)
 
     def draw(self, uniform: Float[Tensor, "b n k"]) -> tuple[Int[Tensor, "3 b m"], Float[Tensor, " b"]]:
         """As of `ChunkDecoder`; speculates where the choice says so, which needs more numbers per event."""
         from transframer.models.draw_kernels import draw
         from transframer.models.speculation_kernels import speculate
 
-        choice = self._choice
-        events = stops(uniform.shape[0], uniform.shape[1], uniform.device)
-        nats = np.zeros(len(uniform), np.float32)
-        how = float(choice.temperature), float(choice.top_p)
-        arrays = uniform.numpy(), *self._arrays, events.numpy(), nats
-        if choice.proposals:
-            self.passes = speculate(*how, choice.proposals, *arrays)
+        choice, b = self._choice, len(uniform)
+        events = stops(b, uniform.shape[1], uniform.device).permute(1, 2, 0).contiguous()
+        nats = np.zeros(b, np.float32)
+        heads, layers, *of_samples = self._arrays
+
+        def run(rows: slice) -> int:
+            """Draws for some of the samples; releases the GIL meanwhile."""
+            own = [type(arrays)._make(_rows(array, rows) for array in arrays) for arrays in of_samples]
+            how = float(choice.temperature), float(choice.top_p)
+            arguments = uniform.numpy()[rows], heads, layers, *own, events.numpy()[rows], nats[rows]
+            if choice.proposals:
+                return speculate(*how, choice.proposals, *arguments)
+            draw(*how, choice.median, *arguments)
+            return 0
+
+        parts = min(b, torch.get_num_threads())
+        if parts == 1:
+            self.passes = run(slice(b))
         else:
-            draw(*how, choice.median, *arrays)
-        return without_padding(events), torch.from_numpy(nats)
+            edges = [b * i // parts for i in range(parts + 1)]
+            with ThreadPoolExecutor(parts) as pool:
+                self.passes = sum(pool.map(run, map(slice, edges, edges[1:])))
+        return without_padding(events.permute(2, 0, 1)), torch.from_numpy(nats)
+
+
+def _rows(array: np.ndarray | int, rows: slice) -> np.ndarray | int:
+    """The samples' part of an array that has them first; one without any is of none."""
+    return array[rows] if isinstance(array, np.ndarray) and len(array) else array

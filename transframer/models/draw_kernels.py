@@ -66,12 +66,13 @@ def make_buffers(n, heads, layers, memory, cells):
 
 @lazy_kernel
 def give(events, heads, layers, scene, memory, state):
-    """Takes events 3 x b x n of the chunk as drawn; the grid has their coefficients already."""
-    b, n = events.shape[1:]
+    """Takes events b x n x 3 of the chunk as drawn; the grid has their coefficients already."""
+    b, n = events.shape[:2]
     width = state.next_input.shape[1]
     x, after = np.empty((b * n, width), np.float32), np.zeros((b * n, width), np.float32)
     sample, at = np.empty(b * n, np.int64), np.empty(b * n, np.int64)
-    channel, position, value = events[0].copy().ravel(), events[1].copy().ravel(), events[2].copy().ravel()
+    flat = events.reshape(b * n, 3)
+    channel, position, value = flat[:, 0].copy(), flat[:, 1].copy(), flat[:, 2].copy()
     buffers = make_buffers(b * n, heads, layers, memory, scene.place.shape[1])
     for i in range(b * n):
         sample[i], at[i] = i // n, state.length[i // n] + i % n
@@ -97,7 +98,7 @@ def draw(temperature, top_p, median, uniform, heads, layers, scene, memory, stat
 
     Args:
         uniform: b x n x 3 numbers in [0, 1) that decide the draws, those of an event for its three parts.
-        events: 3 x b x n, filled with stops; what is drawn is written here.
+        events: b x n x 3, filled with stops; what is drawn is written here.
         nats: b, to which the log-probability of what is drawn is added.
     """
     b, room = uniform.shape[:2]
@@ -176,7 +177,7 @@ def draw(temperature, top_p, median, uniform, heads, layers, scene, memory, stat
 @reordered
 def write_event(own, event, c, p, v, gain, events, nats, heads, scene, state):
     """An event of one sample that is settled: written, scored, and what the next is drawn from."""
-    events[0, own, event], events[1, own, event], events[2, own, event] = c, p, v
+    events[own, event, 0], events[own, event, 1], events[own, event, 2] = c, p, v
     nats[own] += gain
     state.grid[own, p, c] += v
     state.last_channel[own], state.last_position[own] = c, p

@@ -42,9 +42,9 @@ class Memory(NamedTuple):
     """What the layers attend to: of the encoder, and of the past events; keys are stored transposed.
 
     Attributes:
-        cross_keys, cross_values: layers x b x head width x m, and layers x b x m x head width.
+        cross_keys, cross_values: b x layers x head width x m, and b x layers x m x head width.
         cross_bias: b x m, 0 where the memory is real, else -inf.
-        keys, values: layers x b x head width x capacity, and layers x b x capacity x head width.
+        keys, values: b x layers x head width x capacity, and b x layers x capacity x head width.
     """
 
     cross_keys: np.ndarray
@@ -235,11 +235,11 @@ def run_layer(layer, x, n, sample, at, layers, memory, buffers):
         wide[i, : width + 2 * d] = layers.qkv_bias[layer]
     linear(y, layers.qkv[layer], wide, n)
     for i in range(n):
-        memory.keys[layer, sample[i], :, at[i]] = wide[i, width : width + d]
-        memory.values[layer, sample[i], at[i]] = wide[i, width + d : width + 2 * d]
+        memory.keys[sample[i], layer, :, at[i]] = wide[i, width : width + d]
+        memory.values[sample[i], layer, at[i]] = wide[i, width + d : width + 2 * d]
     for i in range(n):
         own = sample[i]
-        keys, values = memory.keys[layer, own], memory.values[layer, own]
+        keys, values = memory.keys[own, layer], memory.values[own, layer]
         attend(wide[i, :width], keys, values, nothing, at[i] + 1, y[i], buffers)
     linear(y, layers.attention_out[layer], x, n)
     normalise(x, y, n)
@@ -248,7 +248,7 @@ def run_layer(layer, x, n, sample, at, layers, memory, buffers):
     linear(y, layers.cross_query[layer], wide, n)
     for i in range(n):
         own = sample[i]
-        keys, values = memory.cross_keys[layer, own], memory.cross_values[layer, own]
+        keys, values = memory.cross_keys[own, layer], memory.cross_values[own, layer]
         attend(wide[i, :width], keys, values, memory.cross_bias[own], keys.shape[1], y[i], buffers)
     linear(y, layers.cross_out[layer], x, n)
     normalise(x, y, n)

@@ -112,9 +112,9 @@ def pack_scene(decoder: TripleDecoder, context: Context) -> Scene:
 def pack_memory(context: Context, capacity: int) -> Memory:
     """Keys and values of the encoder, and room for those of `capacity` events."""
     pairs = [pair for stack in context.memory for pair in stack]
-    keys = torch.stack([keys.transpose(1, 2) for keys, _ in pairs])
-    values = torch.stack([values for _, values in pairs])
-    layers, b, d, m = keys.shape
+    keys = torch.stack([keys.transpose(1, 2) for keys, _ in pairs], 1)
+    values = torch.stack([values for _, values in pairs], 1)
+    b, layers, d, m = keys.shape
     bias = keys.new_zeros(b, m)
     if context.memory_mask is not None:
         bias = bias.masked_fill(~context.memory_mask, -torch.inf)
@@ -122,8 +122,8 @@ def pack_memory(context: Context, capacity: int) -> Memory:
         _array(keys),
         _array(values),
         _array(bias),
-        np.zeros((layers, b, d, capacity), np.float32),
-        np.zeros((layers, b, capacity, d), np.float32),
+        np.zeros((b, layers, d, capacity), np.float32),
+        np.zeros((b, layers, capacity, d), np.float32),
     )
 
 
