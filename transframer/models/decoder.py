@@ -59,7 +59,9 @@ class Context:
         memory = [[(k.index_select(0, rows), v.index_select(0, rows)) for k, v in s] for s in self.memory]
         mask = None if self.memory_mask is None else self.memory_mask.index_select(0, rows)
         context = Context(cells, memory, mask, self.positions, pointer_keys, legal, last_legal, self.columns)
-        return context if self.draft is None else context.starting_from(self.draft.select(rows))
+        if self.draft is None or self.prior is None:
+            return context
+        return replace(context, draft=self.draft.select(rows), prior=self.prior.select(rows))
 
     def starting_from(self, draft: Draft) -> Context:
         """The same context with a draft."""

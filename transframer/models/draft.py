@@ -8,6 +8,7 @@ decoders start from its probabilities and learn what the coefficients know of ea
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, fields
 
 import torch
@@ -107,6 +108,13 @@ class EventPrior:
         # b (c + 1): all channels before are zero and this one is not; for the stop, all are
         self.channel = self.before + F.pad(log1mexp(total), (0, 1))
         self.position = F.logsigmoid(coded) + through - absent  # b c p, for a start at the first cell
+
+    def select(self, rows: Tensor) -> EventPrior:
+        """These rows of the batch."""
+        chosen = copy(self)
+        for name, values in vars(self).items():
+            setattr(chosen, name, values.index_select(0, rows))
+        return chosen
 
     def channel_logits(self, last_channel: Int[Tensor, "b l"], last_position: Int[Tensor, "b l"]) -> Tensor:
         """b x l x (N_CHANNELS + 1), log-probabilities of the next channel up to a constant per event."""

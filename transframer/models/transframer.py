@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from io import StringIO
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ from transframer.frames import Episode, Frame
 from transframer.models.annotations import SPARE_NAMES, AxialPositions
 from transframer.models.attention import DecoderLayer
 from transframer.models.batch import Batch, collate
-from transframer.models.chunks import Chunk, chunk_count, cut, draw_chunk
+from transframer.models.chunks import Chunk, chunk_count, cut, draw_chunk, length_groups
 from transframer.models.decoder import Context, TripleDecoder
 from transframer.models.draft import DraftHead
 from transframer.models.hints import hint_images
@@ -38,8 +37,9 @@ from transframer.models.presets import TransframerConfig
 from transframer.models.unet import EncoderBlock, MultiFrameUNet
 from transframer.predictor import Estimate, FramePredictor, Loss, Samples
 
-# Chunks of a batch differ in length from one event to hundreds; each of these groups is padded by itself.
-_LENGTH_GROUPS = (8, 48)
+# What one more pass through the decoders costs, in events (see `length_groups`): a rough figure for a CPU;
+# elsewhere, unmeasured, launches rule, and only much padding is worth a pass.
+_PASS_EVENTS, _PASS_EVENTS_ACCELERATOR = 32, 1024
 _CANDIDATES = 64  # scored at once
 
 
@@ -169,12 +169,10 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
         parts = {
             name: torch.zeros(len(chunk.start), dtype=dtype, device=chunk.start.device) for name in _PARTS
         }
-        length = chunk.length
-        edges = (0, *_LENGTH_GROUPS, chunk.scored.shape[1])
-        for shortest, longest in pairwise(edges):
-            rows = ((length > shortest) & (length <= longest)).nonzero()[:, 0]
-            if not len(rows):
-                continue
+        length = chunk.length.tolist()
+        on_cpu = chunk.start.device.type == "cpu"
+        for members in length_groups(length, _PASS_EVENTS if on_cpu else _PASS_EVENTS_ACCELERATOR):
+            rows = torch.tensor(members, device=chunk.start.device)
             group = chunk.rows(rows)
             nats = self.decoder(
                 context if len(rows) == len(length) else context.select(rows),
