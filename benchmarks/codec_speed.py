@@ -160,7 +160,8 @@ def speeds(
             add("decode", "simplejpeg", decode, peer_decode)
             add("from files", "simplejpeg", read, read_simplejpeg)
         if installed("scipy"):
-            add("encode", "scipy", encode, lambda pixels=pixels: scipy_triples(np.stack(pixels), quality))
+            stacked = np.stack(pixels)
+            add("encode", "scipy", encode, lambda stacked=stacked: scipy_triples(stacked, quality))
         add("from files", "Pillow", read, read_pillow)
     return rows
 

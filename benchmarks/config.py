@@ -24,7 +24,7 @@ class BenchmarkConfig:
             1 for several.
         top_p: nucleus of each categorical distribution that is sampled from, in (0, 1].
         seed: of the held-out scenes, of sampling and of the bootstrap.
-        batch_size: episodes per forward pass.
+        batch_size: frames drawn side by side, those of one query counted one by one; episodes scored at once.
         data: "world", the procedural test split, or "motorcycle", a real Middlebury stereo pair.
         floor_samples: training samples on which the trivial predictions are fitted.
         out: folder of the results; by default RUN/benchmark, or RUN/benchmark-motorcycle for that data.

@@ -105,7 +105,9 @@ def _training(config: SpeedConfig, clock: Clock, limits: dict[str, Spread]) -> I
     yield from speed_training.speeds(
         config.presets, clock, rounds=config.rounds, matrix_rate=rate, report=_say
     )
-    if config.peers and clock.by_processor:  # the comparison is one of processor time
+    if config.peers and not clock.by_processor:
+        _say("training: the plain decoder is compared on one thread of a CPU only")
+    elif config.peers:
         asked = [preset for preset in config.presets if preset in config.peer_presets]
         yield from speed_training.beside_plain(asked, rounds=config.rounds, report=_say)
 

@@ -65,7 +65,10 @@ def peaks(
 def _in_a_process(job: dict[str, Any]) -> dict[str, Any]:
     words = [sys.executable, "-W", "ignore", "-m", __spec__.name, json.dumps(job)]
     environment = os.environ | {"OMP_NUM_THREADS": str(job["threads"])}
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=_TIMEOUT_S)
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        raise TransframerError(f"measuring the memory of {job} took more than {_TIMEOUT_S} s") from None
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise TransframerError(f"measuring the memory of {job} failed: {last}")

@@ -104,7 +104,9 @@ def speeds(
     rows = []
     for i in range(-1, rounds):
         inputs = model.collate(episodes.batch(max(i, 0), batch))
-        mine, theirs = (_measure(network, inputs, precision, i) for network in (model, peer))
+        turns = (model, peer) if i % 2 else (peer, model)
+        measured = {id(network): _measure(network, inputs, precision, i) for network in turns}
+        mine, theirs = measured[id(model)], measured[id(peer)]
         if mine[0] != theirs[0]:
             raise AssertionError("ours and the stand-in were given different targets")
         if i >= 0:

@@ -62,9 +62,12 @@ def answer_samples(
         batch_size: frames drawn side by side; all where it is None.
     """
     episodes = [task.format(sample).without_target() for sample in samples]
-    exact = exact_answers(predictor, task, episodes) if temperature == 0 else None
-    if exact is not None:
-        return [Answer(prediction, [], None) for prediction in exact]
+    if temperature == 0:
+        size = batch_size or max(1, len(episodes))
+        parts = [episodes[i : i + size] for i in range(0, len(episodes), size)]
+        exact = [exact_answers(predictor, task, part) for part in parts]
+        if None not in exact:
+            return [Answer(prediction, [], None) for part in exact for prediction in part]  # type: ignore[union-attr]
     answers = []
     drawn = draw(
         predictor,

@@ -95,7 +95,7 @@ class FramePredictor(nn.Module, abc.ABC):
             temperature: of each distribution that is drawn from.
             top_p: nucleus of each distribution that is drawn from, in (0, 1].
             estimate: what temperature 0 gives.
-            generator: on the predictor's device.
+            generator: on any device; draws of a seed differ between devices that it is on.
         """
 
     def posterior(self, episode: Episode, candidates: Sequence[Frame]) -> Float[Tensor, " k"]:

@@ -36,7 +36,7 @@ class Sampler:
         temperature: 0 is an estimate.
         estimate: "mode" or "median", used at temperature 0.
         top_p: nucleus sampling; 1 keeps every legal event.
-        generator: on the model's device; required to reproduce a draw, unused when greedy.
+        generator: on any device; required to reproduce a draw, unused when greedy.
         proposals: events that the draft proposes and the decoders check in one pass, at the same
             distribution (see `transframer.models.speculation_kernels`); 0 draws them one by one. Needs a
             model with a draft, kernels, and another estimate than the median.
@@ -69,7 +69,8 @@ class Sampler:
         self.choice = Choice(temperature, top_p, temperature == 0 and estimate == "median", proposals)
         self.compiled = compiled and cached and CompiledDecoder.available(model.decoder)
         self.passes = 0  # of the decoders over a sample, in speculation
-        if proposals and (not self.compiled or self.choice.median or model.draft is None):
+        able = self.compiled and not self.choice.median and model.draft is not None
+        if proposals < 0 or (proposals and not able):
             raise ConfigError(
                 f"{proposals} proposals per pass",
                 field="proposals",
@@ -150,7 +151,8 @@ class Sampler:
         size, device = (b, n, self.choice.uniforms), self.model.device
         if self.choice.temperature == 0:
             return torch.zeros(size, device=device)
-        return torch.rand(size, generator=self.generator, device=device)
+        source = device if self.generator is None else self.generator.device
+        return torch.rand(size, generator=self.generator, device=source).to(device)
 
 
 def _tokens(events: Int[Tensor, "3 b n"], length: Int[Tensor, " b"]) -> Tokens:

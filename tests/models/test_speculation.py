@@ -88,6 +88,22 @@ def test_every_sequence_is_as_frequent_as_it_is_probable(toy, how):
     assert p_value(toy, how) > 1e-3
 
 
+@pytest.mark.parametrize("how", [{"temperature": 0.7}, {"top_p": 0.9}, {"temperature": 1.4, "top_p": 0.8}])
+def test_other_distributions_are_those_without_speculation(toy, how):
+    """Draws with and without, at temperatures and nuclei whose probabilities are not scored."""
+    asked = episode(1, size=(16, 16), quality=50)
+    index = {tuple(sorted(chain)): i for i, chain in enumerate(sequences())}
+    count = torch.zeros(2, len(index))
+    for i, proposals in enumerate((0, 3)):
+        sampler = Sampler(toy, generator=generator(i), proposals=proposals, **how)
+        for chain in drawn_chains(sampler.tokens([asked], DRAWS // 2)[0]):
+            count[i, index[chain]] += 1
+    common = count.sum(0) >= 10
+    table = torch.cat([count[:, common], count[:, ~common].sum(1, keepdim=True) + 1], 1)
+    assert common.sum() > 20, "a test of many sequences"
+    assert stats.chi2_contingency(table.numpy()).pvalue > 1e-3
+
+
 def test_the_test_above_notices_a_wrong_rule(toy, monkeypatch):
     """What is drawn if every proposal stays: the draft's own sequences."""
     from transframer.models import event_kernels, packing
@@ -135,10 +151,12 @@ def test_a_draft_that_is_right_needs_few_passes(toy):
     assert sampler.passes <= events / 4 + chunks
 
 
-@pytest.mark.parametrize("wrong", [{"compiled": False}, {"temperature": 0.0, "estimate": "median"}])
+@pytest.mark.parametrize(
+    "wrong", [{"compiled": False}, {"proposals": -1}, {"temperature": 0.0, "estimate": "median"}]
+)
 def test_what_speculation_cannot_do_is_refused(any_model, wrong):
     with pytest.raises(ConfigError, match="proposals"):
-        Sampler(any_model, proposals=2, **wrong)
+        Sampler(any_model, **{"proposals": 2, **wrong})
 
 
 def test_a_model_without_a_draft_has_nothing_to_propose(any_model):

@@ -141,7 +141,10 @@ class ToyPredictor(FramePredictor):
         return -self.nats(self.collate(episodes))
 
     @torch.no_grad()
-    def sample(self, episodes, *, temperature=1.0, top_p=1.0, estimate="mode", generator=None):
+    def sample(
+        self, episodes, *, samples_per_query=1, temperature=1.0, top_p=1.0, estimate="mode", generator=None
+    ):
+        episodes = [episode for episode in episodes for _ in range(samples_per_query)]
         levels = (self.mean(self.collate(episodes)).clamp(0, 1) * 255).round().to(torch.uint8)
         frames = [
             Frame(level.expand(3, SIZE, SIZE).clone(), e.query)

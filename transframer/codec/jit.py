@@ -64,10 +64,12 @@ def _keyed(function: FunctionType) -> FunctionType:
 
     The cache tells versions of a function apart by its own file, its bytecode and its closure. Machine code
     of one whose helpers have changed since would be found, and run. So the closure gets a digest of the files
-    that the helpers are from.
+    that the helpers, the compiler's options and the codec's constants are from.
     """
     digest = hashlib.sha256()
-    for file in sorted(_helper_files(function.__globals__, set())):
+    here = Path(__file__)
+    options_and_constants = {str(here), str(here.with_name("layout.py"))}
+    for file in sorted(_helper_files(function.__globals__, options_and_constants)):
         digest.update(Path(file).read_bytes())
     code = function.__code__
     names = (*code.co_freevars, "_helpers")

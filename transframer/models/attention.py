@@ -89,7 +89,7 @@ def attention_path(query: Tensor) -> str:
 @cache
 def cpu_multiplies_bf16() -> bool:
     """Whether the CPU's matrix products run in bf16 rather than through a slow fallback."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _fused(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -238,7 +238,9 @@ def distribution(logits, n, temperature, top_p, probability, buffers):
         for j in order:
             share = np.float64(probability[j])
             probability[j] = probability[j] if kept < top_p else F32(0)
-            kept += share
+            kept += share if kept < top_p else np.float64(0)
+        for j in range(n):
+            probability[j] /= kept
     return log_sum
 
 

@@ -16,7 +16,7 @@ from transframer.codec.jit import reordered
 
 F32 = np.float32
 _LOG2_E, _LN_2_HIGH, _LN_2_LOW = F32(1.44269504), F32(0.693359375), F32(-2.12194440e-4)
-_TILE = 16
+_TILE, _MANY = 16, 16
 _SMALLEST = F32(-87.0)  # exp of less is no normal float32
 
 
@@ -76,8 +76,31 @@ def linear(x, w, y, n):
     whole = n // 4 * 4
     for tile in range(0, m, _TILE):
         end = min(m, tile + _TILE)
+        # With many rows the tile is mostly read from the cache, where two of its rows at a time are faster.
+        paired = tile + (end - tile) // 2 * 2 if n >= _MANY else tile
         for r in range(0, whole, 4):
-            for o in range(tile, end):
+            for o in range(tile, paired, 2):
+                a, b, c, d = F32(0), F32(0), F32(0), F32(0)
+                e, f, g, h = F32(0), F32(0), F32(0), F32(0)
+                for j in range(k):
+                    v, u = w[o, j], w[o + 1, j]
+                    a += v * x[r, j]
+                    b += v * x[r + 1, j]
+                    c += v * x[r + 2, j]
+                    d += v * x[r + 3, j]
+                    e += u * x[r, j]
+                    f += u * x[r + 1, j]
+                    g += u * x[r + 2, j]
+                    h += u * x[r + 3, j]
+                y[r, o] += a
+                y[r + 1, o] += b
+                y[r + 2, o] += c
+                y[r + 3, o] += d
+                y[r, o + 1] += e
+                y[r + 1, o + 1] += f
+                y[r + 2, o + 1] += g
+                y[r + 3, o + 1] += h
+            for o in range(paired, end):
                 a, b, c, d = F32(0), F32(0), F32(0), F32(0)
                 for j in range(k):
                     v = w[o, j]

@@ -56,8 +56,12 @@ class Chain(NamedTuple):
 
 
 @reordered
-def _propose(chain, e, own, first, count, drawn, temperature, uniform, heads, scene, state, buffers):
-    """Proposes up to `count` events of one sample from entry e on; returns the entry after them."""
+def _propose(chain, e, own, first, count, drawn, temperature, uniform, logits, heads, scene, state, buffers):
+    """Proposes up to `count` events of one sample from entry e on; returns the entry after them.
+
+    Args:
+        logits: room for those of the channels, of the positions or of the values.
+    """
     nothing = np.zeros(2, np.float32)
     c, p = state.last_channel[own], state.last_position[own]
     for j in range(count):
@@ -65,22 +69,25 @@ def _propose(chain, e, own, first, count, drawn, temperature, uniform, heads, sc
         chain.sample[e], chain.at[e] = own, first + j
         chain.last_channel[e], chain.last_position[e] = c, p
         row = chain.of_channel[e]
-        row[:] = 0
-        add_channel_prior(row, own, c, p, scene)
-        distribution(row, len(row), temperature, 1.0, row, buffers)
+        prior = logits[: len(row)]
+        prior[:] = 0
+        add_channel_prior(prior, own, c, p, scene)
+        distribution(prior, len(row), temperature, 1.0, row, buffers)
         chosen = invert(row, len(row), decide[0])
         chain.channel[e], chain.position[e], chain.value[e] = chosen, 0, 0
         if chosen == STOP:
             return e + 1
         row = chain.of_position[e]
-        row[:] = 0
-        add_position_prior(row, own, chosen, p if chosen == c else -1, scene)
-        distribution(row, len(row), temperature, 1.0, row, buffers)
+        prior = logits[: len(row)]
+        prior[:] = 0
+        add_position_prior(prior, own, chosen, p if chosen == c else -1, scene)
+        distribution(prior, len(row), temperature, 1.0, row, buffers)
         c, p = chosen, invert(row, len(row), decide[1])
         row = chain.of_value[e]
-        row[:] = 0
-        add_value_prior(row, own, c, p, nothing, heads, scene)
-        distribution(row, len(row), temperature, 1.0, row, buffers)
+        prior = logits[: len(row)]
+        prior[:] = 0
+        add_value_prior(prior, own, c, p, nothing, heads, scene)
+        distribution(prior, len(row), temperature, 1.0, row, buffers)
         chain.position[e], chain.value[e] = p, invert(row, len(row), decide[2])
         e += 1
     return e
@@ -97,8 +104,12 @@ def _check(proposed, drawn_with, probability, n, accept, again):
     """
     if accept * drawn_with[proposed] < probability[proposed]:
         return proposed, True
+    left = F32(0)
     for j in range(n):
         probability[j] = max(probability[j] - drawn_with[j], F32(0))
+        left += probability[j]
+    if left == 0:  # the two differ by rounding only
+        return proposed, True
     return invert(probability, n, again), False
 
 
@@ -136,8 +147,8 @@ def speculate(temperature, top_p, proposals, uniform, heads, layers, scene, memo
             starts[i] = e
             count = min(proposals, room - drawn[own])
             e = _propose(
-                chain, e, own, state.length[own], count, drawn[own], temperature, uniform, heads, scene,
-                state, buffers,
+                chain, e, own, state.length[own], count, drawn[own], temperature, uniform, probability, heads,
+                scene, state, buffers,
             )  # fmt: skip
         starts[n] = e
         for j in range(e):
