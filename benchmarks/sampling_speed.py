@@ -36,6 +36,11 @@ EIGHT_MILLION = TransframerConfig(
 )
 
 
+def settings_of(preset: str) -> TransframerConfig:
+    """The settings of a preset, or of "8m"."""
+    return EIGHT_MILLION if preset == EQUAL else PRESETS[preset]
+
+
 def config_of(preset: str, events: int, *, one_chunk: bool) -> TransframerConfig:
     """The settings of a model that is timed.
 
@@ -44,8 +49,7 @@ def config_of(preset: str, events: int, *, one_chunk: bool) -> TransframerConfig
         events: drawn for a frame.
         one_chunk: whether the chunks are as long as a frame, so that it is encoded once.
     """
-    config = EIGHT_MILLION if preset == EQUAL else PRESETS[preset]
-    config = replace(config, tasks=("speed",), kinds=("rgb",), draft=True)
+    config = replace(settings_of(preset), tasks=("speed",), kinds=("rgb",), draft=True)
     return replace(config, chunk_events=events + 32) if one_chunk else config
 
 

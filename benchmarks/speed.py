@@ -155,7 +155,6 @@ def _memory(config: SpeedConfig, clock: Clock, limits: dict[str, Spread]) -> Ite
         events=config.events,
         device=str(clock.device),
         peer_presets=config.peer_presets if config.peers else (),
-        compiled=False,
         threads=config.threads,
         report=_say,
     )

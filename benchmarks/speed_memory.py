@@ -30,11 +30,11 @@ def peaks(
     events: int,
     device: str,
     peer_presets: Sequence[str] = (),
-    compiled: bool = True,
     threads: int = 1,
     report: Callable[[str], object] = lambda what: None,
 ) -> Iterator[dict[str, Any]]:
-    """Peak memory by size: of drawing one batch, of a training step of 16 frames, and of drawing with peers.
+    """Peak memory by size: of drawing one batch, of a training step of 16 frames, and of drawing with peers,
+    but for those that compile.
 
     Args:
         presets: the sizes.
@@ -42,7 +42,6 @@ def peaks(
         events: drawn for a frame.
         device: where to compute.
         peer_presets: the sizes at which the installed peers are measured too.
-        compiled: whether the peers that compile are among them.
         threads: of PyTorch.
         report: told what is going to be measured.
 
@@ -55,7 +54,7 @@ def peaks(
         common = {"preset": preset, "events": events, "device": device, "threads": threads}
         jobs.append({"what": "sampling", "who": "ours", "batch": batch, **common})
         jobs.append({"what": "training", "who": "ours", "batch": TRAINING_BATCH, **common})
-        able = [peer.name for peer in PEERS if peer.installed and (compiled or not peer.compiled)]
+        able = [peer.name for peer in PEERS if peer.installed and not peer.compiled]
         for name in able if preset in peer_presets else ():
             jobs.append({"what": "sampling", "who": name, "batch": batch, **common})
     for job in jobs:

@@ -16,12 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from transframer.benchmarks import training_speed
 from transframer.benchmarks.plain import parameter_count
-from transframer.benchmarks.sampling_speed import EIGHT_MILLION
+from transframer.benchmarks.sampling_speed import settings_of
 from transframer.benchmarks.sources import WorldSource
-from transframer.benchmarks.speed_config import EQUAL
 from transframer.benchmarks.timing import Clock, Row, Spread, in_turns, rates, row
 from transframer.frames import Episode
-from transframer.models.presets import PRESETS
 from transframer.models.transframer import Transframer
 from transframer.registry import get_task, task_names
 
@@ -39,7 +37,7 @@ def episodes(count: int) -> list[Episode]:
 def model_of(preset: str, asked: Sequence[Episode], device: torch.device) -> Transframer:
     """A model with random weights that learns these episodes."""
     kinds = {frame.annotation.kind for e in asked for frame in e.context} | {e.query.kind for e in asked}
-    config = EIGHT_MILLION if preset == EQUAL else PRESETS[preset]
+    config = settings_of(preset)
     tasks = tuple(sorted({episode.task for episode in asked}))
     torch.manual_seed(0)
     return Transframer(replace(config, tasks=tasks, kinds=tuple(sorted(kinds)))).to(device).train()
@@ -120,7 +118,7 @@ def beside_plain(
     """
     for preset, precision, length in product(presets, precisions, lengths):
         report(f"training: {preset}, {precision}, {length}, beside the plain decoder")
-        config = EIGHT_MILLION if preset == EQUAL else PRESETS[preset]
+        config = settings_of(preset)
         speed = training_speed.speeds(
             config, preset, precision=precision, batch=batch_size, rounds=rounds, length=length
         )
