@@ -90,7 +90,7 @@ def part_of_training(items: Sequence[Item], keys: Sequence[str], split: str) -> 
     than 20 items every tenth in order of the hashes, and at least one.
 
     Args:
-        keys: one for each item, independent of where the data lies (a path relative to the root). Items of one
+        keys: one for each item, independent of where the data lies (a path in the root, say). Items of one
             key stay together: give what must not be torn apart (a video, a scene, a drive).
 
     Raises:

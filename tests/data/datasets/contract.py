@@ -9,7 +9,7 @@ from transframer.frames import Camera
 
 
 def check_records(dataset: Dataset) -> None:
-    """Fields, types, sizes and ranges of all records; that keys not asked for are not there; that files exist."""
+    """Fields, types, sizes and ranges of all records; no key that was not asked for; files that exist."""
     assert "images" in dataset.fields
     assert len(dataset) > 0
     for index in range(len(dataset)):
@@ -26,36 +26,49 @@ def check_records(dataset: Dataset) -> None:
 
 def _check(record: dict, dataset: Dataset) -> None:
     images = record["images"]
-    assert images.dtype == torch.uint8 and images.ndim == 4 and images.shape[1] == 3
+    assert images.dtype == torch.uint8
+    assert images.ndim == 4
+    assert images.shape[1] == 3
     size = images.shape[2:]
     if "target" in record:
-        assert record["target"].dtype == torch.uint8 and record["target"].shape == (3, *size)
+        assert record["target"].dtype == torch.uint8
+        assert record["target"].shape == (3, *size)
     if "label" in record:
         assert 0 <= record["label"] < len(dataset.classes["label"])
     if "mask" in record:
         mask = record["mask"]
-        assert mask.dtype == torch.int64 and mask.shape == size
+        assert mask.dtype == torch.int64
+        assert mask.shape == size
         assert ((mask == 255) | ((mask >= 0) & (mask < len(dataset.classes["mask"])))).all()
     if "boxes" in record:
         boxes, labels = record["boxes"], record["box_labels"]
-        assert boxes.dtype == torch.float32 and boxes.shape == (len(labels), 4)
-        assert (boxes[:, 2:] > boxes[:, :2]).all() and (boxes >= 0).all()
+        assert boxes.dtype == torch.float32
+        assert boxes.shape == (len(labels), 4)
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+        assert (boxes >= 0).all()
         assert (boxes <= torch.tensor([size[1], size[0]] * 2)).all()
         assert labels.dtype == torch.int64
         assert ((labels >= 0) & (labels < len(dataset.classes["box_labels"]))).all()
     if "instances" in record:
         instances, labels = record["instances"], record["instance_labels"]
-        assert instances.dtype == torch.int64 and instances.shape == size
-        assert instances.min() >= 0 and instances.max() <= len(labels)
+        assert instances.dtype == torch.int64
+        assert instances.shape == size
+        assert instances.min() >= 0
+        assert instances.max() <= len(labels)
         assert ((labels >= 0) & (labels < len(dataset.classes["instance_labels"]))).all()
     if "depth_m" in record:
         depth = record["depth_m"]
-        assert depth.dtype == torch.float32 and depth.shape == size
-        assert depth.isfinite().all() and (depth >= 0).all()
+        assert depth.dtype == torch.float32
+        assert depth.shape == size
+        assert depth.isfinite().all()
+        assert (depth >= 0).all()
     if "flow" in record:
         flow, valid = record["flow"], record["flow_valid"]
-        assert flow.dtype == torch.float32 and flow.shape == (2, *size) and flow.isfinite().all()
-        assert valid.dtype == torch.bool and valid.shape == size
+        assert flow.dtype == torch.float32
+        assert flow.shape == (2, *size)
+        assert flow.isfinite().all()
+        assert valid.dtype == torch.bool
+        assert valid.shape == size
         assert len(images) == 2
     if "cameras" in record:
         cameras = [*record["cameras"], *([record["query_camera"]] if "query_camera" in record else [])]
