@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from transframer.errors import ConfigError
 from transframer.sampling_settings import temperature_in_force
@@ -18,16 +19,22 @@ class BenchmarkConfig:
     Attributes:
         run: a run folder, or a folder of pretrained weights.
         tasks: names of tasks; empty for those the run was trained on that the data have labels for.
-        samples: held-out samples per task.
+        samples: held-out samples per task; of a data set a random subset, 0 for all of it.
         samples_per_query: frames drawn for each sample and combined into one prediction.
         temperature: of sampling, 0 gives the task's point estimate; by default 0 for one sample per query,
             1 for several.
         top_p: nucleus of each categorical distribution that is sampled from, in (0, 1].
         seed: of the held-out scenes, of sampling and of the bootstrap.
         batch_size: frames drawn side by side, those of one query counted one by one; episodes scored at once.
-        data: "world", the procedural test split, or "motorcycle", a real Middlebury stereo pair.
-        floor_samples: training samples on which the trivial predictions are fitted.
-        out: folder of the results; by default RUN/benchmark, or RUN/benchmark-motorcycle for that data.
+        data: "world", the procedural test split; "motorcycle", a real Middlebury stereo pair; or a data set's
+            folder, or its id on the Hugging Face hub, whose test part is measured.
+        data_format: the format of a data set (docs/data.md lists them); guessed from the folder if not given.
+        data_options: further settings of the format, such as the columns of a table.
+        split: of a data set: "test", or "validation" for choices that must not look at the test part.
+        size_px: height and width of the frames, a multiple of 16; by default the run's own.
+        floor_samples: samples on which the trivial predictions are fitted: of the world's training split; or
+            of those measured of a data set, since its training part is never loaded.
+        out: folder of the results; by default RUN/benchmark, or RUN/benchmark-NAME for data of that name.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         no_cache: measure again what an earlier benchmark already measured under the same protocol.
     """
@@ -40,16 +47,27 @@ class BenchmarkConfig:
     top_p: float = 1.0
     seed: int = 0
     batch_size: int = 16
-    data: Literal["world", "motorcycle"] = "world"
+    data: str = "world"
+    data_format: str | None = None
+    data_options: dict[str, Any] = field(default_factory=dict)
+    split: Literal["test", "validation"] = "test"
+    size_px: int | None = None
     floor_samples: int = 256
     out: Path | None = None
     device: str = "auto"
     no_cache: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("samples", "batch_size", "floor_samples"):
-            if getattr(self, name) < 1:
-                raise ConfigError(str(getattr(self, name)), field=name, expected="at least 1")
+        least = {
+            "samples": 1 if self.data in ("world", "motorcycle") else 0,
+            "batch_size": 1,
+            "floor_samples": 1,
+        }
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                raise ConfigError(str(getattr(self, name)), field=name, expected=f"at least {minimum}")
+        if self.size_px is not None and (self.size_px < 16 or self.size_px % 16):
+            raise ConfigError(str(self.size_px), field="size_px", expected="a multiple of 16")
         _ = self.sampling_temperature  # raises where the settings contradict each other
 
     @property
@@ -60,7 +78,7 @@ class BenchmarkConfig:
     @property
     def folder(self) -> Path:
         """Where results, cache and report are written."""
-        default = "benchmark" if self.data == "world" else f"benchmark-{self.data}"
+        default = "benchmark" if self.data == "world" else f"benchmark-{Path(self.data).name}"
         return self.out or self.run / default
 
     @property
@@ -69,11 +87,13 @@ class BenchmarkConfig:
         words = ["transframer", "benchmark", str(self.run)]
         for option in fields(self):
             value = getattr(self, option.name)
-            if option.name == "run" or value in (option.default, []):
+            if option.name == "run" or value in (option.default, [], {}):
                 continue
             words.append("--" + option.name.replace("_", "-"))
             if isinstance(value, list):
                 words.extend(value)
+            elif isinstance(value, dict):
+                words.append(json.dumps(value))
             elif value is not True:
                 words.append(str(value))
         return shlex.join(words)

@@ -150,7 +150,7 @@ class Peer:
 def _t5(like: Likeness, hidden: int, layers: int) -> nn.Module:
     from transformers import T5Config, T5ForConditionalGeneration
 
-    config = T5Config(
+    config = T5Config(  # type: ignore[call-arg]
         vocab_size=VOCABULARY,
         d_model=like.width,
         d_kv=like.width // like.heads,

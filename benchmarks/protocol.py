@@ -87,7 +87,7 @@ def stamp(
             "fingerprint": fingerprint(episodes, samples),
         },
         "floor": {
-            "split": "train",
+            "split": material.floor_split,
             "n": len(material.floor_samples),
             "fingerprint": fingerprint(material.floor_samples),
         },

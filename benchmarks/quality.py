@@ -20,14 +20,29 @@ from transframer.benchmarks.sources import Source, material_for, source_for
 from transframer.benchmarks.tables import interval, markdown, metric_name, number, print_table
 from transframer.errors import unknown_name
 from transframer.predictor import FramePredictor
-from transframer.registry import get_task, task_names
+from transframer.registry import task_names
 from transframer.task import Task
+from transframer.task_settings import configured_task
 from transframer.training.checkpoint import load_run
+from transframer.training.config import TrainConfig
 from transframer.training.distributed import choose_device
 
 
 def benchmark(config: BenchmarkConfig) -> list[TaskResult]:
     """Benchmarks a run, prints the table and writes results.json, results.md and report.html.
+
+    Raises:
+        TransframerError: as of `benchmark_run`; no room to write.
+    """
+    results = benchmark_run(config)
+    write_results(config, results)
+    print_table(results)
+    print(f"report: {config.folder / 'report.html'}")
+    return results
+
+
+def benchmark_run(config: BenchmarkConfig) -> list[TaskResult]:
+    """Measures a run, or reads from the cache what was measured before.
 
     Raises:
         CheckpointError: `config.run` is neither a run folder nor pretrained weights.
@@ -40,15 +55,20 @@ def benchmark(config: BenchmarkConfig) -> list[TaskResult]:
             raise unknown_name("task", name, task_names())
     device = choose_device(config.device)
     predictor, training = load_run(config.run)
-    source = source_for(config, training.size_px)
-    tasks = [get_task(name) for name in config.tasks or training.tasks or task_names()]
+    source = source_for(config, training)
+    known = config.tasks or _learned(config, training) or task_names()
+    tasks = [configured_task(name, training.task_settings) for name in known]
     if not config.tasks:  # all that the data can serve; where that is nothing, the source says so
         tasks = [task for task in tasks if source.serves(task)] or tasks
-    results = benchmark_tasks(config, predictor, tasks, source, device)
-    write_results(config, results)
-    print_table(results)
-    print(f"report: {config.folder / 'report.html'}")
-    return results
+    return benchmark_tasks(config, predictor, tasks, source, device)
+
+
+def _learned(config: BenchmarkConfig, training: TrainConfig) -> list[str]:
+    """The tasks that a run learned from the benchmark's kind of data: from the world, or from files."""
+    if config.data == "world":
+        from_data = set(training.data_tasks or training.tasks) if training.data else set()
+        return [name for name in training.tasks if name not in from_data] or training.tasks
+    return training.data_tasks or training.tasks
 
 
 def benchmark_tasks(

@@ -6,17 +6,24 @@ import abc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from transframer.benchmarks.config import BenchmarkConfig
 from transframer.errors import ConfigError, DataError, PluginError, TransframerError
 from transframer.frames import Episode
 from transframer.registry import get_task, task_names
 from transframer.task import Sample, Task
+from transframer.training.config import TrainConfig
 
 
 class Source(abc.ABC):
-    """Held-out samples for any task, and training samples for its floor."""
+    """Held-out samples for any task, and training samples for its floor.
+
+    Attributes:
+        floor_split: what the samples are that the floor is fitted on.
+    """
+
+    floor_split: ClassVar[str] = "train"
 
     @abc.abstractmethod
     def held_out(self, task: Task, n: int) -> Sequence[Sample]:
@@ -48,6 +55,7 @@ class Material:
         samples: held out.
         episodes: the formatted samples, every one with its target.
         floor_samples: training samples; the floor is fitted on them, and nothing else is.
+        floor_split: what these are.
         description: of the samples, for the protocol.
     """
 
@@ -56,6 +64,7 @@ class Material:
     episodes: Sequence[Episode]
     floor_samples: Sequence[Sample]
     description: dict[str, Any]
+    floor_split: str = "train"
 
 
 @dataclass(frozen=True)
@@ -154,9 +163,23 @@ class MotorcycleSource(Source):
         return motorcycle_samples(task.sample_type, self.size_px)
 
 
-def source_for(config: BenchmarkConfig, size_px: int) -> Source:
-    """The source that a benchmark asks for."""
-    return {"world": WorldSource, "motorcycle": MotorcycleSource}[config.data](config.seed, size_px)
+def source_for(config: BenchmarkConfig, training: TrainConfig) -> Source:
+    """The source that a benchmark asks for.
+
+    Args:
+        training: the settings of the measured run. One that learned from a part of the motorcycle pair is
+            measured on the other part.
+    """
+    size_px = config.size_px or training.size_px
+    if config.data == "world":
+        return WorldSource(config.seed, size_px)
+    if config.data == "motorcycle" and training.data != config.data:
+        return MotorcycleSource(config.seed, size_px)
+    from transframer.benchmarks.data_source import DataSource
+
+    return DataSource(
+        config.data, size_px, config.data_format, config.data_options, config.split, config.seed
+    )
 
 
 def material_for(task: Task, source: Source, config: BenchmarkConfig) -> Material:
@@ -175,7 +198,7 @@ def material_for(task: Task, source: Source, config: BenchmarkConfig) -> Materia
                 raise DataError("no label", expected="a labelled sample, whose episode has a target")
             episodes.append(episode)
     floor_samples = source.training(task, config.floor_samples)
-    return Material(task, samples, episodes, floor_samples, source.description)
+    return Material(task, samples, episodes, floor_samples, source.description, source.floor_split)
 
 
 @contextmanager

@@ -36,11 +36,14 @@ class Dataset(abc.ABC):
             image itself is also the target (colourisation, super-resolution).
         protocol: what the data set's own evaluation prescribes and `evaluation` applies, in words by topic
             ("crop", "cap", "ignored", "reference"); empty where there is none.
+        shuffle_window: how many neighbouring records may be read in any order; None where all may. A data
+            set that is read as a stream says how far it can afford to jump.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     protocol: ClassVar[Mapping[str, str]] = {}
+    shuffle_window: int | None = None
 
     def __init__(self, root: Path | str, split: str = "train", clip: Clip | None = None) -> None:
         if split not in SPLITS:

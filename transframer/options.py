@@ -99,7 +99,7 @@ def _add_fields(
 
 
 def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return "--" + name.rstrip("_").replace("_", "-")  # a trailing _ is that of a Python keyword: from_
 
 
 def documented(cls: type) -> dict[str, str]:

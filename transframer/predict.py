@@ -20,8 +20,8 @@ from transframer.predict_config import PredictConfig
 from transframer.predictor import FramePredictor
 from transframer.progressive import contact_sheet, progressive_steps
 from transframer.queries import Query, read_queries, sample_of
-from transframer.registry import get_task
 from transframer.task import Sample, Task
+from transframer.task_settings import configured_task
 from transframer.tasks.drawing import heat
 
 PICTURE_PX = 384
@@ -91,9 +91,10 @@ def predict_files(config: PredictConfig) -> list[Path]:
     Raises:
         TransframerError: an unknown task, an unreadable image, a run that is none, a full disk.
     """
-    task = get_task(config.task)
-    from transframer.training.checkpoint import load_run
+    from transframer.training.checkpoint import load_run, stored_config
     from transframer.training.distributed import choose_device
+
+    task = configured_task(config.task, stored_config(config.run).task_settings)
 
     queries = list(read_queries(config, task))
     if config.progressive:

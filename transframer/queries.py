@@ -91,7 +91,9 @@ def read_queries(config: PredictConfig, task: Task) -> Iterator[Query]:
     Raises:
         TransframerError: an unreadable image, fields that do not fit the images or the task.
     """
-    size_px = config.size_px or _frame_size(Path(config.run))
+    from transframer.training.checkpoint import stored_config
+
+    size_px = config.size_px or stored_config(config.run).size_px
     files = list(_image_files(config.images))
     groups = [[file] for file in files] if task.context_images == (1, 1) else [files]
     given = _annotations(config, files)
@@ -106,16 +108,6 @@ def read_queries(config: PredictConfig, task: Task) -> Iterator[Query]:
         sample = sample_of(task, images, size_px, given)
         task.format(sample)
         yield Query(sample, Path(config.out) / name, (images[0].shape[1], images[0].shape[2]))
-
-
-def _frame_size(run: Path) -> int:
-    from transframer.training.checkpoint import CONFIG, MODEL, load_config
-    from transframer.training.config import TrainConfig
-
-    for folder in (run / MODEL, run):
-        if (folder / CONFIG).is_file():
-            return load_config(folder).size_px
-    return TrainConfig().size_px
 
 
 def _image_files(given: Sequence[str]) -> Iterator[Path]:

@@ -188,6 +188,14 @@ def load_run(
         return from_pretrained(folder).eval(), config
 
 
+def stored_config(path: Path | str) -> TrainConfig:
+    """The settings that a run or its model was trained with, without its weights; defaults where none are."""
+    for folder in (Path(path) / MODEL, Path(path)):
+        if (folder / CONFIG).is_file():
+            return load_config(folder)
+    return TrainConfig()
+
+
 def _newest_first(run: Path) -> list[Path]:
     folders = [folder for folder in (run / CHECKPOINTS).glob("step-*") if folder.name[5:].isdigit()]
     return sorted(folders, key=lambda folder: int(folder.name[5:]), reverse=True)

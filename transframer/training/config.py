@@ -15,7 +15,7 @@ from transframer.models.presets import LEARNING_RATES, get_preset
 # end (minutes, steps) stretches the learning rate's decay, which is what asking for it means.
 CHANGEABLE = frozenset(
     {"minutes", "steps", "resume", "workers", "device", "log_every_s", "checkpoint_minutes", "keep"}
-    | {"validations", "validation_episodes", "pictures", "tensorboard"}
+    | {"validations", "validation_episodes", "pictures", "tensorboard", "data", "max_bad_share", "patience"}
 )
 
 
@@ -30,6 +30,21 @@ class TrainConfig:
         minutes: train for this long; the learning rate reaches its end when the time is over.
         steps: train for this many steps; with `minutes`, whichever ends first.
         out: the run folder; runs/PRESET if not given. It must not exist yet.
+        start_from: a run folder or a folder of weights to start from, instead of random weights; its model
+            decides the preset.
+        data: a data set's folder, or an id on the Hugging Face hub, for the tasks in `data_tasks`; the other
+            tasks, and all where no data are given, learn from the procedural world.
+        data_format: the format of the data (docs/data.md lists them); guessed from the folder if not given.
+        data_options: further settings of the format, such as the columns of a table.
+        data_tasks: the tasks that learn from the data; empty for all.
+        task_settings: by task, the fields that differ from the registered ones. Class names come from the
+            data where these know them.
+        max_bad_share: a sample that cannot be read is replaced by another and listed in bad_samples.jsonl;
+            the run stops where more than this share of the data set is bad.
+        lora_rank: learn low-rank changes of the weights instead of the weights (LoRA, arXiv 2106.09685, by
+            the library peft, extra `lora`); 0 learns them all.
+        patience: stop after so many validations in a row without fewer bits per frame on the `data_tasks`
+            (all tasks without data), and keep the best model; 0 always trains to the end.
         resume: continue the run in this folder, with its own settings; time and steps may be extended.
         seed: fixes the initial weights, the data and their order.
         size_px: height and width of the frames, a multiple of 16.
@@ -60,6 +75,15 @@ class TrainConfig:
     minutes: float | None = None
     steps: int | None = None
     out: Path | None = None
+    start_from: Path | None = None
+    data: str | None = None
+    data_format: str | None = None
+    data_options: dict[str, Any] = field(default_factory=dict)
+    data_tasks: list[str] = field(default_factory=list)
+    task_settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    max_bad_share: float = 0.001
+    lora_rank: int = 0
+    patience: int = 0
     resume: Path | None = None
     seed: int = 0
     size_px: int = 64
@@ -96,11 +120,16 @@ class TrainConfig:
         for name in ("gradient_clip", "checkpoint_minutes", "log_every_s"):
             check(name, getattr(self, name) > 0, "more than 0")
         check("learning_rate", self.learning_rate is None or self.learning_rate > 0, "more than 0")
-        for name in ("warmup_steps", "weight_decay", "workers", "pictures"):
+        for name in ("warmup_steps", "weight_decay", "workers", "pictures", "lora_rank", "patience"):
             check(name, getattr(self, name) >= 0, "0 or more")
         check("pictures", self.pictures <= self.validation_episodes, "at most validation_episodes")
         check("ema_decay", 0 <= self.ema_decay < 1, "0 to less than 1")
         check("keep", self.keep >= 2, "at least 2, so that a damaged checkpoint has a predecessor")
+        check("max_bad_share", 0 <= self.max_bad_share <= 1, "0 to 1")
+        check("data_tasks", not self.data_tasks or self.data is not None, "--data beside it")
+        check(
+            "lora_rank", not self.lora_rank or bool(self.start_from or self.resume), "weights to start from"
+        )
         check("precision", self.precision in ("auto", "fp32", "bf16"), "auto, fp32 or bf16")
         check("weights", all(weight > 0 for weight in self.weights.values()), "weights above 0")
         check("tasks", len(set(self.tasks)) == len(self.tasks), "each task once")
@@ -133,7 +162,8 @@ class TrainConfig:
         """Plain numbers, strings, lists and dicts, for YAML and JSON; `resume` is not part of a run."""
         values = dataclasses.asdict(self)
         del values["resume"]
-        return values | {"out": str(self.folder)}
+        start_from = None if self.start_from is None else str(self.start_from)
+        return values | {"out": str(self.folder), "start_from": start_from}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], file: object = None) -> TrainConfig:
@@ -155,7 +185,8 @@ class TrainConfig:
                 next_step="use the version of transframer that wrote the run",
             )
         try:
-            return cls(**{**values, "out": Path(values["out"])})
+            paths = {name: Path(values[name]) for name in ("out", "start_from") if values.get(name)}
+            return cls(**{**values, **paths})
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"unusable settings: {error}", file=file) from error
 

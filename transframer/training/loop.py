@@ -21,7 +21,7 @@ from transframer.training.stopping import StopRequests
 
 
 def train(config: TrainConfig) -> Path:
-    """Trains the preset's Transframer on the world, as the settings say.
+    """Trains a Transframer on the world or on a data set, as the settings say.
 
     Returns:
         The run folder.
@@ -31,21 +31,16 @@ def train(config: TrainConfig) -> Path:
             that is no longer finite.
         SystemExit: with 130 or 143 when Ctrl-C or SIGTERM stopped the run, after it was saved.
     """
-    from transframer.data.world import World
-    from transframer.models.presets import get_preset
-    from transframer.models.transframer import Transframer
-    from transframer.registry import get_task, task_names
+    from transframer.registry import task_names
+    from transframer.training.material import Material, first_predictor
 
     with ranks(config.device) as group:
         config = settle(config, group, task_names())
-        preset = get_preset(config.preset)
-        tasks = {name: get_task(name) for name in config.tasks}
-        source = World("train", config.seed, config.size_px)
-        held_out = World("validation", 0, config.size_px)
+        material = Material.of(config)
+        config = dataclasses.replace(config, task_settings=material.task_settings)
         torch.manual_seed(seed_for(config.seed, "weights"))
-        kinds = _annotation_kinds(tasks, source)
-        predictor = Transframer(dataclasses.replace(preset, tasks=tuple(tasks), kinds=kinds))
-        return fit(config, predictor, tasks, source, held_out, group)
+        predictor = first_predictor(config, material)
+        return fit(config, predictor, material.tasks, material.sources, material.held_out, group)
 
 
 def settle(config: TrainConfig, group: Ranks, known_tasks: Sequence[str]) -> TrainConfig:
@@ -58,7 +53,7 @@ def settle(config: TrainConfig, group: Ranks, known_tasks: Sequence[str]) -> Tra
     if config.resume:
         config = config.over(checkpoint.load_config(config.resume))
     config.require_end()
-    for name in (*config.tasks, *config.weights):
+    for name in (*config.tasks, *config.weights, *config.data_tasks, *config.task_settings):
         if name not in known_tasks:
             raise unknown_name("task", name, known_tasks)
     folder = config.folder
@@ -76,16 +71,16 @@ def fit(
     config: TrainConfig,
     predictor: FramePredictor,
     tasks: Mapping[str, Task],
-    source: SampleSource,
-    held_out: SampleSource,
+    source: SampleSource | Mapping[str, SampleSource],
+    held_out: SampleSource | Mapping[str, SampleSource],
     group: Ranks,
 ) -> Path:
     """Trains any predictor on any tasks and sources; the rest is as in `train`.
 
     Args:
         config: settled settings (see `settle`).
-        source: the samples to learn from.
-        held_out: the samples to validate on.
+        source: the samples to learn from, of all tasks or by task.
+        held_out: the samples to validate on, likewise.
         group: the processes that train together.
     """
     run = Run(config, predictor, tasks, source, held_out, group)
@@ -96,13 +91,3 @@ def fit(
         if error.errno not in DISK_FULL:
             raise
         raise disk_error(error, config.folder) from error
-
-
-def _annotation_kinds(tasks: Mapping[str, Task], source: SampleSource) -> tuple[str, ...]:
-    """The kinds of annotation that the tasks write, read off one episode of each."""
-    kinds: set[str] = set()
-    for task in tasks.values():
-        episode = task.format(source.samples([0], task.sample_type, task.clip)[0])
-        kinds.update(frame.annotation.kind for frame in episode.context)
-        kinds.add(episode.query.kind)
-    return tuple(sorted(kinds))

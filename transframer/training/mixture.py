@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import signal
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -30,6 +30,28 @@ class SampleSource(Protocol):
     def samples(self, indices: Sequence[int], sample_type: type, clip: Clip) -> list[dict[str, Any]]:
         """One sample of this type per index; the same index gives the same sample."""
         ...
+
+
+@runtime_checkable
+class ReplacingSource(SampleSource, Protocol):
+    """A source that puts another sample in the place of one that it cannot read, and says so.
+
+    Attributes:
+        bad: what was replaced since the list was last emptied; each has `index` and `to_json()`.
+    """
+
+    bad: list[Any]
+
+    def __len__(self) -> int:
+        """How many samples it has in all."""
+        ...
+
+
+def sources_by_task(
+    tasks: Mapping[str, Task], source: SampleSource | Mapping[str, SampleSource]
+) -> dict[str, SampleSource]:
+    """The source of each task: its own, or the one that serves all."""
+    return {name: source[name] if isinstance(source, Mapping) else source for name in tasks}
 
 
 def seed_for(*parts: int | str) -> int:
@@ -95,11 +117,16 @@ class Mixture:
 
 @dataclass
 class StepBatch:
-    """One process's share of a step: the step, the task of each episode, and the collated episodes."""
+    """One process's share of a step: the step, the task of each episode, and the collated episodes.
+
+    Attributes:
+        bad: samples that were replaced since the batch before, each with its task.
+    """
 
     step: int
     tasks: list[str]
     batch: Any
+    bad: list[tuple[str, Any]] = field(default_factory=list)
 
 
 class StepBatches(IterableDataset):
@@ -109,27 +136,33 @@ class StepBatches(IterableDataset):
         self,
         mixture: Mixture,
         tasks: Mapping[str, Task],
-        source: SampleSource,
+        source: SampleSource | Mapping[str, SampleSource],
         predictor: FramePredictor,
         *,
         first_step: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.mixture, self.tasks, self.source, self.predictor = mixture, tasks, source, predictor
+        self.mixture, self.tasks, self.predictor = mixture, tasks, predictor
+        self.sources = sources_by_task(tasks, source)
         self.first_step, self.rank, self.world_size = first_step, rank, world_size
 
     def make(self, step: int) -> StepBatch:
         """Renders, formats and collates this process's share of a step."""
         places = self.mixture.slice(step, self.rank, self.world_size)
         episodes: list[Any] = [None] * len(places)
+        bad = []
         for name in dict.fromkeys(place.task for place in places):
             task = self.tasks[name]
             at = [i for i, place in enumerate(places) if place.task == name]
-            samples = self.source.samples([places[i].scene for i in at], task.sample_type, task.clip)
+            source = self.sources[name]
+            samples = source.samples([places[i].scene for i in at], task.sample_type, task.clip)
+            if isinstance(source, ReplacingSource):
+                bad += [(name, each) for each in source.bad]
+                source.bad.clear()
             for i, sample in zip(at, samples, strict=True):
                 episodes[i] = task.format(sample)
-        return StepBatch(step, [place.task for place in places], self.predictor.collate(episodes))
+        return StepBatch(step, [place.task for place in places], self.predictor.collate(episodes), bad)
 
     def __iter__(self) -> Iterator[StepBatch | TransframerError]:
         worker = get_worker_info()

@@ -13,12 +13,23 @@ import torch
 from torch import nn
 
 from transframer.errors import ConfigError, TransframerError
+from transframer.models.transfer import merged
 from transframer.predictor import FramePredictor, Loss
 from transframer.task import Task
 from transframer.training import checkpoint
+from transframer.training.bad_samples import BadSamples
 from transframer.training.config import TrainConfig
 from transframer.training.distributed import Ranks
-from transframer.training.mixture import Mixture, SampleSource, StepBatch, StepBatches, batches, seed_for
+from transframer.training.early_stop import Best
+from transframer.training.mixture import (
+    Mixture,
+    SampleSource,
+    StepBatch,
+    StepBatches,
+    batches,
+    seed_for,
+    sources_by_task,
+)
 from transframer.training.optimisation import (
     learning_rate,
     make_optimizer,
@@ -53,8 +64,8 @@ class Run:
         config: TrainConfig,
         predictor: FramePredictor,
         tasks: Mapping[str, Task],
-        source: SampleSource,
-        held_out: SampleSource,
+        source: SampleSource | Mapping[str, SampleSource],
+        held_out: SampleSource | Mapping[str, SampleSource],
         group: Ranks,
     ) -> None:
         self.config, self.tasks, self.group, self.folder = config, tasks, group, config.folder
@@ -74,6 +85,8 @@ class Run:
         on_cuda = group.device.type == "cuda"
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and on_cuda)
         self.step, self.trained_s, self.validated, self.not_finite = 0, 0.0, 0, 0
+        self.best = Best(config.data_tasks or list(tasks), config.patience)
+        self.bad = BadSamples(self.folder, group.rank, config.max_bad_share, sources_by_task(tasks, source))
 
     def go(self, requests: StopRequests) -> Path:
         """Trains to the end of the run, or to a request to stop."""
@@ -130,8 +143,8 @@ class Run:
         norm = 0.0
         while True:
             # One clock and one decision for all processes: who stops alone leaves the others waiting.
-            self.trained_s, stop = self.group.greatest(
-                time.monotonic() - began, float(requests.signal_number)
+            self.trained_s, stop, over = self.group.greatest(
+                time.monotonic() - began, float(requests.signal_number), float(self.best.over)
             )
             part = progress(config, self.step, self.trained_s)
             if tally.steps and (stop or part >= 1 or self.trained_s - logged >= config.log_every_s):
@@ -142,7 +155,7 @@ class Run:
                 )  # fmt: skip
                 logged = self.trained_s
                 tally.clear()
-            if stop:
+            if stop or over:
                 return int(stop)
             if int(part * config.validations) > self.validated:
                 self.validated = int(part * config.validations)
@@ -155,6 +168,7 @@ class Run:
             started = time.monotonic()
             batch = next(stream)
             waited = time.monotonic() - started
+            self.bad.note(batch.bad)
             loss, norm, skipped = self.take_step(batch)
             tally.add(loss, batch.tasks, time.monotonic() - started, waited, skipped)
 
@@ -193,8 +207,13 @@ class Run:
     def _validate(self, validation: Validation | None, report: Report) -> None:
         if validation is None:
             return
-        averaged = cast(FramePredictor, self.average.module)
-        report.validation(self.step, self.trained_s, validation.bits_per_frame(averaged))
+        averaged = merged(cast(FramePredictor, self.average.module))
+        bits = validation.bits_per_frame(averaged)
+        report.validation(self.step, self.trained_s, bits)
+        if self.best.note(self.step, bits) and self.config.patience:
+            checkpoint.save_model(self.folder, averaged, self.config, self.step)
+        if self.best.over:
+            report.say(f"stopping: {self.best}")
         validation.draw(averaged, self.folder / "samples" / f"step-{self.step:06d}")
 
     def _save(self) -> None:
@@ -204,14 +223,16 @@ class Run:
                 "step": self.step,
                 "trained_s": self.trained_s,
                 "validated": self.validated,
+                "best": self.best.state(),
                 "predictor": self.predictor.state_dict(),
                 "average": self.average.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
             }
             try:
                 checkpoint.save_checkpoint(self.folder, self.step, state, self.config)
-                averaged = cast(FramePredictor, self.average.module)
-                checkpoint.save_model(self.folder, averaged, self.config, self.step)
+                if self.best.step is None or not self.config.patience:
+                    averaged = merged(cast(FramePredictor, self.average.module))
+                    checkpoint.save_model(self.folder, averaged, self.config, self.step)
             except TransframerError as error:
                 problem = error
         self.group.from_first(problem)
@@ -226,6 +247,8 @@ class Run:
         folder = self.group.from_first(found)
         state = checkpoint.load_state(folder, self.group.device)
         self.step, self.trained_s, self.validated = (state[key] for key in ("step", "trained_s", "validated"))
+        self.best.load(state.get("best", {}))
+        self.bad.resume()
         with checkpoint.fitting(folder):
             self.predictor.load_state_dict(state["predictor"])
             self.average.load_state_dict(state["average"])
@@ -234,8 +257,10 @@ class Run:
 
     def _opening(self) -> str:
         parameters = sum(parameter.numel() for parameter in self.predictor.parameters())
+        learned = sum(weight.numel() for weight in self.predictor.parameters() if weight.requires_grad)
+        share = f" of which {learned / 1e6:.2f} M are learned," if learned < parameters else ""
         processes = f" x {self.group.world_size}" if self.group.world_size > 1 else ""
         return (
-            f"{parameters / 1e6:.2f} M parameters, {len(self.tasks)} tasks, "
+            f"{parameters / 1e6:.2f} M parameters,{share} {len(self.tasks)} tasks, "
             f"{'bf16' if self.bf16 else 'fp32'} on {self.group.device}{processes}, run folder {self.folder}"
         )

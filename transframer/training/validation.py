@@ -15,8 +15,9 @@ from torch import Tensor
 from transframer.frames import Episode
 from transframer.predictor import FramePredictor
 from transframer.task import Task
-from transframer.training.mixture import SampleSource
+from transframer.training.mixture import SampleSource, sources_by_task
 
+_SCORED_AT_ONCE = 16
 SCALE, GAP = 3, 4  # pictures are for people: pixels as squares of 3, with a white gap between frames
 
 
@@ -25,14 +26,22 @@ class Validation:
 
     Args:
         tasks: the tasks by name.
-        source: where the held-out samples come from; the first `episodes` of each task are taken.
+        source: where the held-out samples come from, of all tasks or by task; the first `episodes` of each
+            task are taken.
         pictures: how many of them are drawn.
     """
 
-    def __init__(self, tasks: Mapping[str, Task], source: SampleSource, episodes: int, pictures: int) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[str, Task],
+        source: SampleSource | Mapping[str, SampleSource],
+        episodes: int,
+        pictures: int,
+    ) -> None:
         self.tasks, self.pictures = tasks, pictures
         self.samples = {
-            name: source.samples(range(episodes), task.sample_type, task.clip) for name, task in tasks.items()
+            name: each.samples(range(episodes), tasks[name].sample_type, tasks[name].clip)
+            for name, each in sources_by_task(tasks, source).items()
         }
         self.episodes: dict[str, list[Episode]] = {
             name: [tasks[name].format(sample) for sample in samples] for name, samples in self.samples.items()
@@ -42,7 +51,8 @@ class Validation:
     def bits_per_frame(self, predictor: FramePredictor) -> dict[str, float]:
         """The mean number of bits that a target frame of each task takes under the predictor, exact."""
         return {
-            name: -float(predictor.log_prob(episodes).double().mean()) / math.log(2)
+            name: -sum(float(predictor.log_prob(part).double().sum()) for part in _parts(episodes))
+            / (len(episodes) * math.log(2))
             for name, episodes in self.episodes.items()
         }
 
@@ -60,6 +70,10 @@ class Validation:
             drawn = predictor.sample(asked, temperature=0.0, estimate=task.estimate)
             rows = [_row(task, *row) for row in zip(samples, episodes, drawn.frames, strict=True)]
             Image.fromarray(_grid(rows).permute(1, 2, 0).numpy()).save(folder / f"{name}.png")
+
+
+def _parts(episodes: list[Episode]) -> list[list[Episode]]:
+    return [episodes[start : start + _SCORED_AT_ONCE] for start in range(0, len(episodes), _SCORED_AT_ONCE)]
 
 
 def _row(task: Task, sample: Mapping[str, Any], episode: Episode, frame: Any) -> list[Tensor]:

@@ -1,0 +1,190 @@
+"""A data set as a source of samples: resized, in a shuffled order, a bad one replaced and noted."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from transframer.data.dataset import Dataset
+from transframer.data.formats.images import resize_image, resize_nearest
+from transframer.errors import DataError, TransframerError
+from transframer.task import Clip
+
+# Several replacements of one sample that are all bad are no accident.
+_ATTEMPTS = 8
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """A record that could not be read.
+
+    Attributes:
+        index: in the data set.
+        files: those it is read from.
+        reason: the error's message.
+        replaced_by: the record taken in its place.
+    """
+
+    index: int
+    files: tuple[str, ...]
+    reason: str
+    replaced_by: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"index": self.index, "files": list(self.files), "reason": self.reason,
+                "replaced_by": self.replaced_by}  # fmt: skip
+
+
+@dataclass
+class DatasetSource:
+    """Samples of one task out of a data set, by an index without end.
+
+    Index i is place i modulo n of epoch i // n, and every epoch has its own order, a function of the seed and
+    the epoch; a data set that is read as a stream is shuffled within windows. So each epoch has every record
+    once, on any number of processes.
+
+    Attributes:
+        dataset: the records.
+        size_px: height and width of the samples; both sides are scaled separately, as `predict` does.
+        seed: of the order.
+        shuffled: False keeps the order of the data set.
+        replace_bad: a record that cannot be read is replaced by another, which its index decides, and noted
+            in `bad`; otherwise it is an error.
+        bad: the records replaced since the list was last emptied.
+    """
+
+    dataset: Dataset
+    size_px: int
+    seed: int = 0
+    shuffled: bool = True
+    replace_bad: bool = False
+    bad: list[BadSample] = field(default_factory=list)
+    _order: tuple[int, Sequence[int]] = (-1, ())
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def samples(self, indices: Sequence[int], sample_type: type, clip: Clip) -> list[dict[str, Any]]:
+        """One sample of this type per index.
+
+        Args:
+            clip: that which the data set was opened with.
+
+        Raises:
+            DataError: the data set lacks what the task needs; a record that cannot be read, where it is not
+                replaced, or nor can any of those in its place.
+        """
+        keys = checked_keys(self.dataset, sample_type)
+        return [self._sample(index, keys) for index in indices]
+
+    def record_index(self, index: int) -> int:
+        """Which record of the data set an index of the source means."""
+        n = len(self.dataset)
+        epoch, place = divmod(index, n)
+        if not self.shuffled:
+            return place
+        if self._order[0] != epoch:
+            self._order = (epoch, self._permutation(epoch, n))
+        return int(self._order[1][place])
+
+    def _permutation(self, epoch: int, n: int) -> Sequence[int]:
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+        window = self.dataset.shuffle_window
+        if window is None or window >= n:
+            return torch.randperm(n, generator=generator)  # type: ignore[return-value]
+        parts = [
+            start + torch.randperm(min(window, n - start), generator=generator)
+            for start in range(0, n, window)
+        ]
+        return torch.cat(parts)  # type: ignore[return-value]
+
+    def _sample(self, index: int, keys: Collection[str]) -> dict[str, Any]:
+        own = self.record_index(index)
+        number, failed = own, []
+        for attempt in range(_ATTEMPTS):
+            try:
+                sample = resized(self.dataset.record(number, keys), self.size_px)
+            except (TransframerError, OSError, ValueError) as error:
+                if not self.replace_bad:
+                    raise self._named(error, number) from error
+                failed.append((number, error))
+                # A stream cannot jump: its next record stands in.
+                step = 1 if self.dataset.shuffle_window else 1 + 7919 * (attempt + 1)
+                number = (number + step) % len(self.dataset)
+                continue
+            self.bad += [
+                BadSample(place, tuple(map(str, self.dataset.files(place))), str(error), number)
+                for place, error in failed
+            ]
+            return sample
+        raise DataError(
+            f"{_ATTEMPTS} records in a row cannot be read; the first: {failed[0][1]}",
+            file=self.dataset.root,
+            next_step="run `transframer data check` on it",
+        ) from failed[0][1]
+
+    def _named(self, error: Exception, number: int) -> DataError:
+        if isinstance(error, DataError) and error.file:
+            return error
+        files = ", ".join(map(str, self.dataset.files(number)))
+        return DataError(f"record {number} cannot be read: {error}", file=files)
+
+
+def checked_keys(dataset: Dataset, sample_type: type) -> frozenset[str]:
+    """The keys of a task's samples that the data set has.
+
+    Raises:
+        DataError: the data set lacks one that the task requires, or all that could be its label.
+    """
+    required = frozenset(sample_type.__required_keys__)  # type: ignore[attr-defined]
+    optional = frozenset(sample_type.__optional_keys__)  # type: ignore[attr-defined]
+    labels = optional - {"times", "query_time"}
+    missing = required - dataset.fields
+    if missing or (labels and not labels & dataset.fields):
+        raise DataError(
+            f"the data set has no {', '.join(sorted(missing or labels))}",
+            file=dataset.root,
+            expected=f"what {sample_type.__name__} holds; this one has {', '.join(sorted(dataset.fields))}",
+            next_step="choose a task that these labels serve, or another format",
+        )
+    return (required | optional) & dataset.fields
+
+
+def resized(record: dict[str, Any], size_px: int) -> dict[str, Any]:
+    """A record with all its images and labels brought to size_px x size_px, each side scaled separately.
+
+    Images by the antialiased bicubic filter, labels by the nearest pixel, so that no two are mixed. Flow,
+    boxes and cameras are scaled along; boxes and instances that vanish stay: nothing true is dropped.
+    """
+    height, width = record["images"].shape[-2:]
+    size, scale_x, scale_y = (size_px, size_px), size_px / width, size_px / height
+    sample = dict(record)
+    if (height, width) == size:
+        return sample
+    sample["images"] = torch.stack([resize_image(image, size) for image in record["images"]])
+    if "target" in record:
+        sample["target"] = resize_image(record["target"], size)
+    for key in ("mask", "depth_m", "instances", "flow_valid"):
+        if key in record:
+            sample[key] = resize_nearest(record[key], size)
+    if "flow" in record:
+        scale = (scale_x, scale_y)
+        sample["flow"] = torch.stack(
+            [
+                resize_nearest(plane, size) * factor
+                for plane, factor in zip(record["flow"], scale, strict=True)
+            ]
+        )
+    if "normals" in record:
+        sample["normals"] = torch.stack([resize_nearest(plane, size) for plane in record["normals"]])
+    if "boxes" in record:
+        sample["boxes"] = record["boxes"] * torch.tensor([scale_x, scale_y, scale_x, scale_y])
+    if "cameras" in record:
+        sample["cameras"] = [camera.resized(scale_x, scale_y) for camera in record["cameras"]]
+    if "query_camera" in record:
+        sample["query_camera"] = record["query_camera"].resized(scale_x, scale_y)
+    return sample

@@ -1,0 +1,150 @@
+"""Fine-tuning a trained model on a data set of your own, and what that does to the tasks it knew."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from transframer.benchmarks.cache import write_text
+from transframer.benchmarks.config import BenchmarkConfig
+from transframer.benchmarks.quality import benchmark_run
+from transframer.benchmarks.results import TaskResult
+from transframer.benchmarks.tables import interval, metric_name
+from transframer.data.catalog import open_dataset
+from transframer.errors import CheckpointError, unknown_name
+from transframer.finetune_config import FinetuneConfig
+from transframer.models.presets import LEARNING_RATES
+from transframer.registry import task_names
+from transframer.task_settings import configured_task
+from transframer.training.checkpoint import load_run
+from transframer.training.config import TrainConfig
+from transframer.training.loop import train
+
+EPOCHS, LEAST_SAMPLES, MOST_SAMPLES = 10, 4_000, 200_000
+OLD_TASKS = "old_tasks"
+
+
+def finetune(config: FinetuneConfig) -> Path:
+    """Trains a model that was trained before on a task of a data set; the result is a run like any other.
+
+    Returns:
+        The run folder. Beside the usual it holds old_tasks.md and old_tasks.json: the headline of each task
+        that the model knew, on scenes of the world, before and after.
+
+    Raises:
+        TransframerError: as of `train`, before anything is written.
+        SystemExit: when Ctrl-C or SIGTERM stopped the run, after it was saved; `transframer train --resume`
+            continues it.
+    """
+    if config.task not in task_names():
+        raise unknown_name("task", config.task, task_names())
+    predictor, stored = load_run(config.from_)
+    model = getattr(predictor, "config", None)
+    if model is None:
+        raise CheckpointError("the model has no settings", file=config.from_, expected="a Transframer")
+    registered = set(task_names())
+    # Tasks that the model learned from other data than the world cannot be asked of the world.
+    of_world = [name for name in model.tasks if name in registered and name not in stored.data_tasks]
+    old = [name for name in of_world if name != config.task]
+    settings = train_config(config, stored, old)
+    before = _measured(config, Path(config.from_), old, stored.size_px, "before")
+    folder = train(settings)
+    after = _measured(config, folder, old, stored.size_px, "after")
+    if after:
+        text = forgetting_table(before, after)
+        write_text(folder / f"{OLD_TASKS}.md", text)
+        record = {"before": [r.to_json(pictures=False) for r in before],
+                  "after": [r.to_json(pictures=False) for r in after]}  # fmt: skip
+        write_text(folder / f"{OLD_TASKS}.json", json.dumps(record, indent=1) + "\n")
+        print(text)
+    named = f" --data-format {config.data_format}" if config.data_format else ""
+    print(f"next: transframer benchmark {folder} --data {config.data}{named}")
+    return folder
+
+
+def train_config(config: FinetuneConfig, stored: TrainConfig, old: Sequence[str]) -> TrainConfig:
+    """The settings of the training run that a fine-tuning amounts to.
+
+    Args:
+        stored: the settings of the model to start from.
+        old: the tasks it knows, besides the one to learn.
+
+    Raises:
+        TransframerError: data that cannot be opened.
+    """
+    mixed = list(old) if config.old_tasks else []
+    weights = {name: config.old_tasks / len(mixed) for name in mixed} | {config.task: 1 - config.old_tasks}
+    steps = config.steps
+    if config.minutes is None and steps is None:
+        task = configured_task(config.task, {config.task: config.task_settings})
+        n = len(
+            open_dataset(config.data, "train", task, format=config.data_format, options=config.data_options)
+        )
+        samples = min(max(EPOCHS * n, LEAST_SAMPLES), MOST_SAMPLES) / weights[config.task]
+        steps = max(1, round(samples / config.batch_size))
+    rate = LEARNING_RATES[stored.preset] / (2 if config.lora_rank else 4)
+    task_settings = {**stored.task_settings}
+    if config.task_settings:
+        task_settings[config.task] = config.task_settings
+    else:
+        task_settings.pop(config.task, None)  # class names come from the new data
+    return TrainConfig(
+        preset=stored.preset,
+        tasks=[config.task, *mixed],
+        weights=weights if mixed else {},
+        minutes=config.minutes,
+        steps=steps,
+        out=config.folder,
+        start_from=Path(config.from_),
+        data=config.data,
+        data_format=config.data_format,
+        data_options=config.data_options,
+        data_tasks=[config.task],
+        task_settings=task_settings,
+        max_bad_share=config.max_bad_share,
+        lora_rank=config.lora_rank,
+        patience=config.patience,
+        seed=config.seed,
+        size_px=config.size_px or stored.size_px,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate or rate,
+        precision=config.precision,
+        workers=config.workers,
+        validations=config.validations,
+        validation_episodes=config.validation_samples,
+        device=config.device,
+    )
+
+
+def _measured(
+    config: FinetuneConfig, run: Path, tasks: Sequence[str], size_px: int, name: str
+) -> list[TaskResult]:
+    if not tasks or not config.old_task_samples:
+        return []
+    print(f"measuring the {len(tasks)} old tasks {name} fine-tuning", flush=True)
+    return benchmark_run(
+        BenchmarkConfig(
+            run=run,
+            tasks=list(tasks),
+            samples=config.old_task_samples,
+            size_px=size_px,
+            out=run / "benchmark-old-tasks",
+            device=config.device,
+        )
+    )
+
+
+def forgetting_table(before: Sequence[TaskResult], after: Sequence[TaskResult]) -> str:
+    """The headlines of the old tasks as Markdown, with 95 % intervals."""
+    n = before[0].protocol["data"]["n"]
+    lines = [
+        f"The tasks that the model knew, on {n} held-out scenes of the world each, with 95 % intervals:",
+        "",
+        "| task | metric | before | after | floor |",
+        "|---|---|---|---|---|",
+    ]
+    for old, new in zip(before, after, strict=True):
+        cells = [interval(old.main.model), interval(new.main.model), f"{new.main.floor:.3g}"]
+        lines.append(f"| {old.task} | {metric_name(old)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
