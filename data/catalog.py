@@ -45,8 +45,8 @@ FORMATS = {
 }
 # Tried on a folder in this order: the unmistakable first, `folder` and whatever holds only images last.
 _GUESSES = (
-    "coco_panoptic", "coco", "ade20k", "cityscapes", "voc", "davis", "mnist", "cifar10", "cifar100",
-    "nyu_depth_v2", "kitti_flow", "kitti_depth", "flying_chairs", "sintel", "middlebury", "srn",
+    "coco_panoptic", "coco", "ade20k", "cityscapes", "davis", "voc", "mnist", "fashion_mnist", "cifar10",
+    "cifar100", "nyu_depth_v2", "kitti_flow", "kitti_depth", "flying_chairs", "sintel", "middlebury", "srn",
     "realestate10k", "bair", "moving_mnist", "folder", "videos", "huggingface", "frames", "image_folder",
 )  # fmt: skip
 
@@ -113,7 +113,9 @@ def open_dataset(
     Raises:
         TransframerError: an unknown format, options that it does not have, a folder that is not of it.
     """
-    format = format or guess_format(Path(root))
+    if format is None:
+        own_data = str(root) in FORMATS and not Path(root).exists()  # "motorcycle" needs no folder
+        format = str(root) if own_data else guess_format(Path(root))
     cls = dataset_class(format)
     known = [name for name in inspect.signature(cls).parameters if name not in ("root", "split", "clip")]
     for name in options or {}:

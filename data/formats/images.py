@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import warnings
@@ -23,46 +24,57 @@ DEFAULT_MAX_PIXELS = 64_000_000
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
+def _named(source: str | os.PathLike[str] | io.BytesIO) -> object:
+    """What errors call an image."""
+    return getattr(source, "name", "bytes of an image") if isinstance(source, io.BytesIO) else Path(source)
+
+
 @contextmanager
-def opened_image(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> Iterator[Image.Image]:
+def opened_image(
+    path: str | os.PathLike[str] | io.BytesIO, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> Iterator[Image.Image]:
     """Opens an image, checks its header, and turns whatever fails while it is decoded into a DataError.
 
     Args:
+        path: of the file; or its bytes, whose attribute `name`, where they have one, is what errors say.
         max_pixels: the cap on width x height, checked before anything is decoded: a file of some
             kilobytes can ask for gigabytes.
 
     Raises:
         DataError: the file is missing, no image, damaged, truncated, or larger than the cap.
     """
-    path = Path(path)
+    source, file = (path if isinstance(path, io.BytesIO) else Path(path)), _named(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow warns of, the cap and the errors below say once
-            with Image.open(path) as image:
+            with Image.open(source) as image:
                 width, height = image.size
                 if width * height > max_pixels:
                     raise DataError(
                         f"an image of {width} x {height} pixels",
-                        file=path,
+                        file=file,
                         expected=f"at most {max_pixels / 1e6:g} million pixels",
                         next_step="resize the image, or raise the cap if you trust the file",
                     )
                 yield image
     except Image.UnidentifiedImageError as error:
-        raise DataError("not an image, or damaged", file=path, expected="PNG, JPEG, WebP or TIFF") from error
+        raise DataError("not an image, or damaged", file=file, expected="PNG, JPEG, WebP or TIFF") from error
     except FileNotFoundError as error:
-        raise DataError("no such file", file=path) from error
+        raise DataError("no such file", file=file) from error
     except _UNREADABLE as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise DataError(f"cannot be read as an image: {reason}", file=path) from error
+        raise DataError(f"cannot be read as an image: {reason}", file=file) from error
 
 
-def load_image(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXELS) -> UInt8[Tensor, "3 h w"]:
+def load_image(
+    path: str | os.PathLike[str] | io.BytesIO, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> UInt8[Tensor, "3 h w"]:
     """Reads an image as RGB, 0-255: turned upright by its EXIF tag, transparency over white.
 
     Grey, palette, CMYK and 16-bit images are converted; of an animation the first picture is read.
 
     Args:
+        path: of the file, or its bytes; see `opened_image`.
         max_pixels: the cap on width x height, checked before decoding.
 
     Raises:
@@ -70,7 +82,9 @@ def load_image(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXEL
     """
     with opened_image(path, max_pixels) as image:
         if image.mode == "F":
-            raise DataError("an image of floating-point samples", file=path, expected="8 or 16 bits a sample")
+            raise DataError(
+                "an image of floating-point samples", file=_named(path), expected="8 or 16 bits a sample"
+            )
         image.load()
         upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith("I"):  # 16-bit grey, which Pillow's convert would clip at 255

@@ -1,16 +1,25 @@
+import pickle
 from typing import TypedDict
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from transframer.data.datasets.motorcycle import motorcycle_samples
+from transframer.data.catalog import open_dataset
+from transframer.data.datasets.motorcycle import Motorcycle, motorcycle_samples
 from transframer.errors import DataError
+from transframer.registry import get_task
+from transframer.task import Clip
 from transframer.tasks.depth_estimation import DepthSample
 from transframer.tasks.optical_flow import FlowSample
 from transframer.tasks.view_synthesis import ViewSample
 
+from .contract import check_records
+
 SIZE = 128
+SPLITS = ("train", "validation", "test")
+VIEW = Clip(frames=4, context=((0,),), target=(3,))
 
 
 class StereoSample(TypedDict):
@@ -90,3 +99,104 @@ def test_labels_it_has_not_are_refused():
 
     with pytest.raises(DataError, match="mask"):
         motorcycle_samples(MaskSample, 64)
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    from skimage.data import stereo_motorcycle
+
+    return stereo_motorcycle()
+
+
+def place_of(crop, photograph):
+    """Where a crop is in a photograph: top, left; the one place with all its pixels."""
+    side, pixels = crop.shape[-1], crop.permute(1, 2, 0).numpy()
+    height, width = photograph.shape[:2]
+    corners = (photograph[: height - side + 1, : width - side + 1] == pixels[0, 0]).all(-1)
+    for top, left in zip(*np.nonzero(corners), strict=True):
+        if np.array_equal(photograph[top : top + side, left : left + side], pixels):
+            return int(top), int(left)
+    raise AssertionError("not a part of the photograph")
+
+
+@pytest.mark.parametrize("clip", [Clip(), VIEW])
+@pytest.mark.parametrize("split", SPLITS)
+def test_records_keep_the_contract(split, clip):
+    check_records(Motorcycle("anything", split, clip))
+
+
+def test_crops_are_of_the_photographs_and_no_two_splits_share_a_pixel(photographs):
+    disparity = photographs[2]
+    columns = {}
+    for split in SPLITS:
+        dataset = Motorcycle(split=split)
+        columns[split] = set()
+        for index in range(len(dataset)):
+            record = dataset.record(index, dataset.fields)
+            side = record["images"].shape[-1]
+            (top, left), again = (
+                place_of(*pair) for pair in zip(record["images"], photographs, strict=False)
+            )
+            assert (top, left) == again, "one window in both photographs"
+            columns[split] |= set(range(left, left + side))
+            window = disparity[top : top + side, left : left + side]
+            known = np.isfinite(window)
+            assert np.array_equal(record["flow_valid"].numpy(), known)
+            assert np.array_equal(record["flow"][0].numpy(), np.where(known, -window, 0))
+            assert (record["flow"][1] == 0).all()
+    assert not columns["train"] & columns["validation"]
+    assert not columns["test"] & columns["validation"]
+    # What the right photograph shows at x lies at x + disparity of the left one.
+    greatest = disparity[np.isfinite(disparity)].max()
+    assert max(columns["train"]) + greatest < min(columns["test"])
+
+
+def test_records_and_samples_are_one_geometry(photographs):
+    """The sample of the crop at the lower left, at its own size, has the labels of the record there."""
+    sample = next(
+        sample
+        for sample in motorcycle_samples(StereoSample, 250)
+        if np.array_equal(sample["images"][0].permute(1, 2, 0).numpy(), photographs[0][250:500, :250])
+    )
+    dataset = Motorcycle("anything", "train", VIEW)
+    index = next(
+        index
+        for index in range(len(dataset))
+        if torch.equal(dataset.record(index, set())["images"][0], sample["images"][0])
+    )
+    record = dataset.record(index, dataset.fields)
+    for key in ("images", "target", "flow", "flow_valid"):
+        assert torch.equal(record[key], sample[key])
+    torch.testing.assert_close(record["depth_m"], sample["depth_m"])
+    cameras = (record["cameras"][0], record["query_camera"]), (sample["cameras"][0], sample["query_camera"])
+    for camera, expected in zip(*cameras, strict=True):
+        torch.testing.assert_close(camera.intrinsics, expected.intrinsics)
+        torch.testing.assert_close(camera.world_from_camera, expected.world_from_camera)
+
+
+@pytest.mark.parametrize(
+    ("task", "images"), [("depth_estimation", 1), ("optical_flow", 2), ("view_synthesis", 1)]
+)
+def test_tasks_get_their_episodes(task, images):
+    task = get_task(task)
+    dataset = open_dataset("motorcycle", "train", task, format="motorcycle")
+    keys = set(task.sample_type.__annotations__)
+    record = dataset.record(0, keys)
+    assert set(record) <= keys
+    assert len(record["images"]) == images
+    assert task.format(record).target is not None
+
+
+def test_pickle():
+    dataset = Motorcycle(split="test")
+    dataset.record(0, {"images"})
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert len(pickle.dumps(dataset)) < 5000, "the pictures do not travel"
+    assert torch.equal(copy.record(1, {"flow"})["flow"], dataset.record(1, {"flow"})["flow"])
+
+
+def test_records_are_copies():
+    """Who changes a record changes no other."""
+    dataset = Motorcycle(split="test")
+    dataset.record(0, {"images"})["images"].zero_()
+    assert dataset.record(0, {"images"})["images"].any()
