@@ -114,3 +114,20 @@ def part_of_training(items: Sequence[Item], keys: Sequence[str], split: str) -> 
     return [
         item for item, key in zip(items, keys, strict=True) if (key in held_out) == (split == "validation")
     ]
+
+
+def three_parts(items: Sequence[Item], keys: Sequence[str], split: str) -> list[Item]:
+    """The items of a split where nothing is divided yet: about 10 % test, and 10 % of the rest validation.
+
+    Args:
+        keys: as of `part_of_training`.
+
+    Raises:
+        DataError: too few different keys to divide.
+    """
+    # Another hash than that of the second cut, which would find nothing left of its tenth.
+    salted, first = [f"test {key}" for key in keys], "validation" if split == "test" else "train"
+    pairs = part_of_training(list(zip(items, keys, strict=True)), salted, first)
+    if split != "test":
+        pairs = part_of_training(pairs, [key for _, key in pairs], split)
+    return [item for item, _ in pairs]

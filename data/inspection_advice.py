@@ -68,7 +68,7 @@ def advice(
 
 def settings_option(task: Task, **values: Any) -> str:
     """The option that changes settings of a task."""
-    return f"--task-settings '{json.dumps({task.name: values})}'"
+    return f"--task-settings '{json.dumps(values)}'"
 
 
 def _of_split(

@@ -37,7 +37,7 @@ def check(config: CheckConfig) -> int:
     Raises:
         TransframerError: data that cannot be opened, or that lack what the task needs.
     """
-    task = configured_task(config.task, config.task_settings) if config.task else None
+    task = configured_task(config.task, {config.task: config.task_settings}) if config.task else None
     splits, absent = _opened(config, task)
     first = next(iter(splits.values()))
     format = config.format or first.name
@@ -79,7 +79,7 @@ def check(config: CheckConfig) -> int:
 
 def with_classes(task: Task, dataset: Dataset, config: DataConfig) -> Task:
     """The task with the data set's class names, where the settings name none."""
-    return task if "classes" in config.task_settings.get(task.name, {}) else task_for(task, dataset)
+    return task if "classes" in config.task_settings else task_for(task, dataset)
 
 
 def _opened(config: CheckConfig, task: Task | None) -> tuple[dict[str, Dataset], dict[str, str]]:

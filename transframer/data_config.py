@@ -15,7 +15,7 @@ class DataConfig:
     data: str
     format: str | None = None
     data_options: dict[str, Any] = field(default_factory=dict)
-    task_settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    task_settings: dict[str, Any] = field(default_factory=dict)
     size_px: int = 64
     seed: int = 0
 
@@ -35,8 +35,8 @@ class CheckConfig(DataConfig):
         format: the format of the data (docs/data.md lists them); guessed from the folder if not given.
         split: which part to look at.
         data_options: further settings of the format, such as the columns of a table.
-        task_settings: by task, the fields that differ from the registered ones. Class names come from the
-            data where these know them.
+        task_settings: fields of the task that differ from the registered ones; class names come from the
+            data.
         samples: records of each split that are decoded in full and made into frames; of all records only
             headers, and the labels that need no decoding, are read.
         size_px: height and width of the frames, a multiple of 16.
@@ -66,8 +66,8 @@ class ShowConfig(DataConfig):
         format: the format of the data (docs/data.md lists them); guessed from the folder if not given.
         split: which part to take records from.
         data_options: further settings of the format, such as the columns of a table.
-        task_settings: by task, the fields that differ from the registered ones. Class names come from the
-            data where these know them.
+        task_settings: fields of the task that differ from the registered ones; class names come from the
+            data.
         samples: how many records, each a row of the sheet.
         size_px: height and width of the frames, a multiple of 16.
         seed: of the choice of the records.

@@ -62,7 +62,7 @@ def show(config: ShowConfig) -> Path:
         TransframerError: data that cannot be opened, that lack what the task needs, or of which no record can
             be shown; a file that cannot be written.
     """
-    task = configured_task(config.task, config.task_settings)
+    task = configured_task(config.task, {config.task: config.task_settings})
     dataset = open_dataset(config.data, config.split, task, format=config.format, options=config.data_options)
     task = with_classes(task, dataset, config)
     rows = []

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from transframer.data.dataset import Dataset, Item, part_of_training
+from transframer.data.dataset import Dataset, part_of_training, three_parts
 from transframer.data.formats.flo import read_flo
 from transframer.data.formats.images import load_image
 from transframer.data.formats.png16 import read_kitti_flow
@@ -278,19 +278,6 @@ class KITTIFlow(FlowPairs):
     def read_flow(self, path: Path) -> tuple[Float[Tensor, "2 h w"], Bool[Tensor, "h w"]]:
         """Flow and validity of KITTI's 16-bit PNG."""
         return read_kitti_flow(path)
-
-
-def three_parts(items: Sequence[Item], keys: Sequence[str], split: str) -> list[Item]:
-    """The items of a split where nothing is divided yet: about 10 % test, and 10 % of the rest validation.
-
-    Raises:
-        DataError: too few different keys, see `part_of_training`.
-    """
-    if split == "test":
-        return part_of_training(items, keys, "validation")
-    rest = part_of_training(list(zip(items, keys, strict=True)), keys, "train")
-    # Another hash than that of the first cut, which leaves nothing below its share.
-    return part_of_training([item for item, _ in rest], [f"rest/{key}" for _, key in rest], split)
 
 
 def _roots(root: Path, *names: str) -> list[Path]:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
-from transframer.data.dataset import part_of_training
+from transframer.data.dataset import part_of_training, three_parts
 from transframer.data.datasets.stills import StillDataset
 from transframer.data.formats.images import load_image
 from transframer.errors import DataError
@@ -147,14 +147,10 @@ def _images_below(folder: Path, name: str) -> list[str]:
 
 def _cut(paths: list[tuple[str, int]], split: str, with_test: bool) -> list[tuple[str, int]]:
     """The part of the images of one folder that is a split; `with_test` where "test" too is cut out of it."""
-
-    def keys(salt: str) -> list[str]:
-        return [salt + path.replace(os.sep, "/") for path, _ in paths]
-
+    keys = [path.replace(os.sep, "/") for path, _ in paths]
     if with_test:
-        # Another hash than below: by the same one, the tenth cut off second would be empty.
-        paths = part_of_training(paths, keys("test "), "validation" if split == "test" else "train")
-    return paths if split == "test" else part_of_training(paths, keys(""), split)
+        return three_parts(paths, keys, split)
+    return paths if split == "test" else part_of_training(paths, keys, split)
 
 
 def _class_names(root: Path, folders: Sequence[str]) -> tuple[str, ...]:

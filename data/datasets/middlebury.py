@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from transframer.data.dataset import Dataset
-from transframer.data.datasets.flow_pairs import FlowPair, FlowPairs, three_parts
+from transframer.data.dataset import Dataset, three_parts
+from transframer.data.datasets.flow_pairs import FlowPair, FlowPairs
 from transframer.data.datasets.stereo import StereoCalibration, StereoDataset, StereoPair
 from transframer.data.formats.images import load_image
 from transframer.data.formats.pfm import read_pfm

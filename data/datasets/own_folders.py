@@ -12,7 +12,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from transframer.data.dataset import part_of_training
+from transframer.data.dataset import part_of_training, three_parts
 from transframer.data.datasets.sequences import FrameSequence
 from transframer.data.formats.images import load_image
 from transframer.errors import DataError
@@ -77,7 +77,6 @@ def cut(items: Sequence[Item], keys: Sequence[str], split: str, cuts: Cuts) -> l
     Raises:
         DataError: too few to cut.
     """
-    pairs = list(zip(items, keys, strict=True))
     needed = {"none": 0, "validation": 2, "both": 3}[cuts]
     if len(set(keys)) < needed:
         raise DataError(
@@ -86,12 +85,8 @@ def cut(items: Sequence[Item], keys: Sequence[str], split: str, cuts: Cuts) -> l
             next_step="add more, or arrange them in folders train, val and test",
         )
     if cuts == "both":
-        # Another hash than that of the second cut, which would find nothing left of its tenth.
-        part = "validation" if split == "test" else "train"
-        pairs = part_of_training(pairs, [f"test {key}" for key in keys], part)
-    if cuts != "none" and split != "test":
-        pairs = part_of_training(pairs, [key for _, key in pairs], split)
-    return [item for item, _ in pairs]
+        return three_parts(items, keys, split)
+    return list(items) if cuts == "none" or split == "test" else part_of_training(items, keys, split)
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:

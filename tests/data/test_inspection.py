@@ -240,7 +240,7 @@ def test_depth_against_numpy_and_the_range_of_the_task(tmp_path):
     lines = advised(stills(tmp_path, records), get_task("depth_estimation"))
     near, far = np.percentile(known, (1, 99))
     settings = f'{{"min_depth_m": {math.floor(near * 100) / 100}, "max_depth_m": {math.ceil(far * 10) / 10}}}'
-    assert mends(lines, re.escape(f"--task-settings '{{\"depth_estimation\": {settings}}}'"))
+    assert mends(lines, re.escape(f"--task-settings '{settings}'"))
     task = get_task("depth_estimation", min_depth_m=0.2, max_depth_m=6.0)
     assert not any("outside" in line for line in advised(stills(tmp_path, records), task))
 

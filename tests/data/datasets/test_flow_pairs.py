@@ -8,7 +8,8 @@ from PIL import Image
 from torchvision import datasets as torchvision_datasets
 
 from transframer.data.catalog import guess_format, open_dataset
-from transframer.data.datasets.flow_pairs import FlyingChairs, KITTIFlow, Sintel, three_parts
+from transframer.data.dataset import SPLITS, three_parts
+from transframer.data.datasets.flow_pairs import FlyingChairs, KITTIFlow, Sintel
 from transframer.data.formats.flo import write_flo
 from transframer.data.formats.png16 import write_kitti_flow
 from transframer.errors import DataError, UnknownNameError
@@ -81,7 +82,6 @@ def kitti(tmp_path):
 
 
 CLASSES = {"chairs": FlyingChairs, "sintel": Sintel, "kitti": KITTIFlow}
-SPLITS = ("train", "validation", "test")
 
 
 @pytest.fixture(params=CLASSES)
