@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from transframer.benchmarks.sources import Source
 from transframer.data.catalog import open_dataset, task_for
 from transframer.data.dataset import Dataset
-from transframer.data.source import DatasetSource, checked_keys, resized
+from transframer.data.source import DatasetSource, checked_keys, read_record, resized
 from transframer.errors import ConfigError, DataError
 from transframer.task import Sample, Task
 
@@ -29,6 +29,7 @@ class DataSource(Source):
         seed: of the subset, where not all samples are measured.
     """
 
+    floor_split: ClassVar[str] = "the measured samples"
     data: str
     size_px: int
     format: str | None = None
@@ -52,14 +53,13 @@ class DataSource(Source):
             chosen = sorted(order.record_index(place) for place in range(n))
         else:
             chosen = list(range(len(dataset)))
-        samples = []
-        for index in chosen:
-            samples.append(resized(dataset.evaluation(dataset.record(index, keys)), self.size_px))
-        return samples
+        records = (dataset.evaluation(read_record(dataset, index, keys)) for index in chosen)
+        return [resized(record, self.size_px) for record in records]
 
-    def training(self, task: Task, n: int) -> Sequence[Sample]:
-        """Held-out samples again; see above."""
-        return self.held_out(task, n)
+    def floor_samples(self, task: Task, n: int, measured: Sequence[Sample]) -> Sequence[Sample]:
+        """At most n of those measured, evenly spread, since data are often sorted by class."""
+        n = min(n, len(measured))
+        return [measured[place * len(measured) // n] for place in range(n)]
 
     def serves(self, task: Task) -> bool:
         """Whether the data have what the task needs."""
@@ -68,8 +68,6 @@ class DataSource(Source):
         except DataError:
             return False
         return True
-
-    floor_split: ClassVar[str] = "the measured samples"
 
     @property
     def description(self) -> dict[str, Any]:

@@ -56,19 +56,29 @@ def benchmark_run(config: BenchmarkConfig) -> list[TaskResult]:
     device = choose_device(config.device)
     predictor, training = load_run(config.run)
     source = source_for(config, training)
-    known = config.tasks or _learned(config, training) or task_names()
+    known = config.tasks or _learned(config, training, predictor) or task_names()
     tasks = [configured_task(name, training.task_settings) for name in known]
     if not config.tasks:  # all that the data can serve; where that is nothing, the source says so
         tasks = [task for task in tasks if source.serves(task)] or tasks
     return benchmark_tasks(config, predictor, tasks, source, device)
 
 
-def _learned(config: BenchmarkConfig, training: TrainConfig) -> list[str]:
+def _learned(config: BenchmarkConfig, training: TrainConfig, predictor: FramePredictor) -> list[str]:
     """The tasks that a run learned from the benchmark's kind of data: from the world, or from files."""
-    if config.data == "world":
-        from_data = set(training.data_tasks or training.tasks) if training.data else set()
-        return [name for name in training.tasks if name not in from_data] or training.tasks
-    return training.data_tasks or training.tasks
+    if config.data != "world":
+        return training.tasks_of_data or training.tasks
+    return tasks_of_world(predictor, training) or training.tasks
+
+
+def tasks_of_world(predictor: FramePredictor, training: TrainConfig) -> list[str]:
+    """The tasks that a model learned from the world, in its own run or in the one that it started from.
+
+    Those that an earlier run learned from data are known by their classes, where they have any of their own.
+    """
+    known = getattr(getattr(predictor, "config", None), "tasks", training.tasks)
+    of_data = {*training.tasks_of_data}
+    of_data |= {name for name, fields in training.task_settings.items() if "classes" in fields}
+    return [name for name in known if name in task_names() and name not in of_data]
 
 
 def benchmark_tasks(

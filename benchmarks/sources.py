@@ -17,7 +17,7 @@ from transframer.training.config import TrainConfig
 
 
 class Source(abc.ABC):
-    """Held-out samples for any task, and training samples for its floor.
+    """Held-out samples for any task, and others for its floor.
 
     Attributes:
         floor_split: what the samples are that the floor is fitted on.
@@ -34,8 +34,12 @@ class Source(abc.ABC):
         """
 
     @abc.abstractmethod
-    def training(self, task: Task, n: int) -> Sequence[Sample]:
-        """n training samples, on which the trivial prediction is fitted and nothing else."""
+    def floor_samples(self, task: Task, n: int, measured: Sequence[Sample]) -> Sequence[Sample]:
+        """At most n samples on which the trivial prediction is fitted, and nothing else.
+
+        Args:
+            measured: the held-out samples, for a source that has no others.
+        """
 
     def serves(self, task: Task) -> bool:
         """Whether the source has labels for a task."""
@@ -54,7 +58,7 @@ class Material:
     Attributes:
         samples: held out.
         episodes: the formatted samples, every one with its target.
-        floor_samples: training samples; the floor is fitted on them, and nothing else is.
+        floor_samples: the floor is fitted on them, and nothing else is.
         floor_split: what these are.
         description: of the samples, for the protocol.
     """
@@ -80,12 +84,28 @@ class WorldSource(Source):
     size_px: int
 
     def held_out(self, task: Task, n: int) -> Sequence[Sample]:
-        """The first n scenes of the test split."""
+        """The first n scenes of the test split.
+
+        Raises:
+            ConfigError: the model's task has other classes than the world.
+        """
+        worlds: tuple[str, ...] | None = getattr(type(task), "classes", None)
+        if worlds is not None and task.classes != worlds:  # type: ignore[attr-defined]
+            raise ConfigError(
+                f"the model's {task.name} has classes of its own",
+                field="data",
+                expected="data of the classes that the model was trained on",
+                next_step="give its data set with --data, or other --tasks",
+            )
         return self._samples("test", task, n)
 
     def training(self, task: Task, n: int) -> Sequence[Sample]:
         """The first n scenes of the train split."""
         return self._samples("train", task, n)
+
+    def floor_samples(self, task: Task, n: int, measured: Sequence[Sample]) -> Sequence[Sample]:
+        """The first n scenes of the train split."""
+        return self.training(task, n)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -134,7 +154,7 @@ class MotorcycleSource(Source):
             return False
         return True
 
-    def training(self, task: Task, n: int) -> Sequence[Sample]:
+    def floor_samples(self, task: Task, n: int, measured: Sequence[Sample]) -> Sequence[Sample]:
         """The first n scenes of the world's train split, where the run was trained too."""
         return WorldSource(self.seed, self.size_px).training(task, n)
 
@@ -197,7 +217,7 @@ def material_for(task: Task, source: Source, config: BenchmarkConfig) -> Materia
             if episode.target is None:
                 raise DataError("no label", expected="a labelled sample, whose episode has a target")
             episodes.append(episode)
-    floor_samples = source.training(task, config.floor_samples)
+    floor_samples = source.floor_samples(task, config.floor_samples, samples)
     return Material(task, samples, episodes, floor_samples, source.description, source.floor_split)
 
 

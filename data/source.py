@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from math import gcd
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from transframer.data.dataset import Dataset
 from transframer.data.formats.images import resize_image, resize_nearest
@@ -54,6 +57,7 @@ class DatasetSource:
         shuffled: False keeps the order of the data set.
         replace_bad: a record that cannot be read is replaced by another, which its index decides, and noted
             in `bad`; otherwise it is an error.
+        check: raises a TransframerError for a sample that can be read but is of no use; it counts as bad.
         bad: the records replaced since the list was last emptied.
     """
 
@@ -62,8 +66,9 @@ class DatasetSource:
     seed: int = 0
     shuffled: bool = True
     replace_bad: bool = False
+    check: Callable[[dict[str, Any]], object] | None = None
     bad: list[BadSample] = field(default_factory=list)
-    _order: tuple[int, Sequence[int]] = (-1, ())
+    _order: tuple[int, Int[Tensor, " n"]] = (-1, torch.zeros(0, dtype=torch.int64))
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -91,30 +96,32 @@ class DatasetSource:
             self._order = (epoch, self._permutation(epoch, n))
         return int(self._order[1][place])
 
-    def _permutation(self, epoch: int, n: int) -> Sequence[int]:
+    def _permutation(self, epoch: int, n: int) -> Int[Tensor, " n"]:
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         window = self.dataset.shuffle_window
         if window is None or window >= n:
-            return torch.randperm(n, generator=generator)  # type: ignore[return-value]
+            return torch.randperm(n, generator=generator)
         parts = [
             start + torch.randperm(min(window, n - start), generator=generator)
             for start in range(0, n, window)
         ]
-        return torch.cat(parts)  # type: ignore[return-value]
+        return torch.cat(parts)
 
     def _sample(self, index: int, keys: Collection[str]) -> dict[str, Any]:
-        own = self.record_index(index)
-        number, failed = own, []
-        for attempt in range(_ATTEMPTS):
+        number, n = self.record_index(index), len(self.dataset)
+        # Far off, since bad records come in clusters; but a stream cannot jump: its next record stands in.
+        step = 1 if self.dataset.shuffle_window else _long_step(n)
+        failed: list[tuple[int, TransframerError]] = []
+        for _ in range(min(_ATTEMPTS, n)):
             try:
-                sample = resized(self.dataset.record(number, keys), self.size_px)
-            except (TransframerError, OSError, ValueError) as error:
+                sample = resized(read_record(self.dataset, number, keys), self.size_px)
+                if self.check:
+                    self.check(sample)
+            except TransframerError as error:
                 if not self.replace_bad:
-                    raise self._named(error, number) from error
+                    raise
                 failed.append((number, error))
-                # A stream cannot jump: its next record stands in.
-                step = 1 if self.dataset.shuffle_window else 1 + 7919 * (attempt + 1)
-                number = (number + step) % len(self.dataset)
+                number = (number + step) % n
                 continue
             self.bad += [
                 BadSample(place, tuple(map(str, self.dataset.files(place))), str(error), number)
@@ -122,16 +129,30 @@ class DatasetSource:
             ]
             return sample
         raise DataError(
-            f"{_ATTEMPTS} records in a row cannot be read; the first: {failed[0][1]}",
+            f"{len(failed)} records in a row cannot be read; the first: {failed[0][1]}",
             file=self.dataset.root,
             next_step="run `transframer data check` on it",
         ) from failed[0][1]
 
-    def _named(self, error: Exception, number: int) -> DataError:
-        if isinstance(error, DataError) and error.file:
-            return error
-        files = ", ".join(map(str, self.dataset.files(number)))
-        return DataError(f"record {number} cannot be read: {error}", file=files)
+
+def _long_step(n: int) -> int:
+    """About 0.6 n, and without a common divisor: going on by it comes by every record."""
+    return next(step for step in range(max(1, round(0.618 * n)), n + 2) if gcd(step, n) == 1)
+
+
+def read_record(dataset: Dataset, index: int, keys: Collection[str]) -> dict[str, Any]:
+    """A record; whatever an unreadable file raises, as an error that names it.
+
+    Raises:
+        TransframerError: names the file.
+    """
+    try:
+        return dataset.record(index, keys)
+    except (TransframerError, OSError, ValueError) as error:
+        if isinstance(error, TransframerError) and error.file:
+            raise
+        files = ", ".join(map(str, dataset.files(index)))
+        raise DataError(f"record {index} cannot be read: {error}", file=files) from error
 
 
 def checked_keys(dataset: Dataset, sample_type: type) -> frozenset[str]:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from transframer.benchmarks.cache import write_text
 from transframer.benchmarks.config import BenchmarkConfig
-from transframer.benchmarks.quality import benchmark_run
+from transframer.benchmarks.quality import benchmark_run, tasks_of_world
 from transframer.benchmarks.results import TaskResult
 from transframer.benchmarks.tables import interval, metric_name
 from transframer.data.catalog import open_dataset
-from transframer.errors import CheckpointError, unknown_name
+from transframer.errors import unknown_name
 from transframer.finetune_config import FinetuneConfig
 from transframer.models.presets import LEARNING_RATES
 from transframer.registry import task_names
@@ -40,18 +40,13 @@ def finetune(config: FinetuneConfig) -> Path:
     if config.task not in task_names():
         raise unknown_name("task", config.task, task_names())
     predictor, stored = load_run(config.from_)
-    model = getattr(predictor, "config", None)
-    if model is None:
-        raise CheckpointError("the model has no settings", file=config.from_, expected="a Transframer")
-    registered = set(task_names())
-    # Tasks that the model learned from other data than the world cannot be asked of the world.
-    of_world = [name for name in model.tasks if name in registered and name not in stored.data_tasks]
-    old = [name for name in of_world if name != config.task]
-    settings = train_config(config, stored, old)
-    before = _measured(config, Path(config.from_), old, stored.size_px, "before")
-    folder = train(settings)
-    after = _measured(config, folder, old, stored.size_px, "after")
-    if after:
+    old = [name for name in tasks_of_world(predictor, stored) if name != config.task]
+    del predictor
+    folder = train(train_config(config, stored, old))
+    if old and config.old_task_samples:
+        # Both now: nothing is written into the folder to start from, and wrong settings are told at once.
+        before = _measured(config, Path(config.from_), folder, old, stored.size_px, "before")
+        after = _measured(config, folder, folder, old, stored.size_px, "after")
         text = forgetting_table(before, after)
         write_text(folder / f"{OLD_TASKS}.md", text)
         record = {"before": [r.to_json(pictures=False) for r in before],
@@ -74,21 +69,20 @@ def train_config(config: FinetuneConfig, stored: TrainConfig, old: Sequence[str]
         TransframerError: data that cannot be opened.
     """
     mixed = list(old) if config.old_tasks else []
-    weights = {name: config.old_tasks / len(mixed) for name in mixed} | {config.task: 1 - config.old_tasks}
+    share = config.old_tasks if mixed else 0.0
+    weights = {name: share / len(mixed) for name in mixed} | {config.task: 1 - share}
+    kept = dict(stored.task_settings.get(config.task, {}))
+    kept.pop("classes", None)  # they come from the new data
+    task_settings = {**stored.task_settings, config.task: {**kept, **config.task_settings}}
     steps = config.steps
     if config.minutes is None and steps is None:
-        task = configured_task(config.task, {config.task: config.task_settings})
+        task = configured_task(config.task, task_settings)
         n = len(
             open_dataset(config.data, "train", task, format=config.data_format, options=config.data_options)
         )
         samples = min(max(EPOCHS * n, LEAST_SAMPLES), MOST_SAMPLES) / weights[config.task]
         steps = max(1, round(samples / config.batch_size))
     rate = LEARNING_RATES[stored.preset] / (2 if config.lora_rank else 4)
-    task_settings = {**stored.task_settings}
-    if config.task_settings:
-        task_settings[config.task] = config.task_settings
-    else:
-        task_settings.pop(config.task, None)  # class names come from the new data
     return TrainConfig(
         preset=stored.preset,
         tasks=[config.task, *mixed],
@@ -97,7 +91,7 @@ def train_config(config: FinetuneConfig, stored: TrainConfig, old: Sequence[str]
         steps=steps,
         out=config.folder,
         start_from=Path(config.from_),
-        data=config.data,
+        data=str(config.data),
         data_format=config.data_format,
         data_options=config.data_options,
         data_tasks=[config.task],
@@ -113,23 +107,22 @@ def train_config(config: FinetuneConfig, stored: TrainConfig, old: Sequence[str]
         workers=config.workers,
         validations=config.validations,
         validation_episodes=config.validation_samples,
+        pictures=min(2, config.validation_samples),
         device=config.device,
     )
 
 
 def _measured(
-    config: FinetuneConfig, run: Path, tasks: Sequence[str], size_px: int, name: str
+    config: FinetuneConfig, run: Path, folder: Path, tasks: Sequence[str], size_px: int, when: str
 ) -> list[TaskResult]:
-    if not tasks or not config.old_task_samples:
-        return []
-    print(f"measuring the {len(tasks)} old tasks {name} fine-tuning", flush=True)
+    print(f"measuring the {len(tasks)} old tasks {when} fine-tuning", flush=True)
     return benchmark_run(
         BenchmarkConfig(
             run=run,
             tasks=list(tasks),
             samples=config.old_task_samples,
             size_px=size_px,
-            out=run / "benchmark-old-tasks",
+            out=folder / f"benchmark-{when}",
             device=config.device,
         )
     )

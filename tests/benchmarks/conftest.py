@@ -71,13 +71,13 @@ class ToyTask(Task[float, float]):
 
 class ToySource(Source):
     def __init__(self):
-        self.asked_training = []
+        self.asked_floor = []
 
     def held_out(self, task, n):
         return [{"images": grey(10 + i)[None], "level": 2.0 * (10 + i)} for i in range(n)]
 
-    def training(self, task, n):
-        self.asked_training.append(n)
+    def floor_samples(self, task, n, measured):
+        self.asked_floor.append(n)
         return [{"images": grey(20)[None], "level": 40.0} for _ in range(n)]
 
     @property

@@ -37,7 +37,7 @@ def test_batches_are_of_the_size_asked_for(toy_benchmark, toy_predictor):
 
 def test_training_samples_serve_the_floor_only(toy_benchmark, toy_source):
     (result,) = toy_benchmark(floor_samples=5)
-    assert toy_source.asked_training == [5]
+    assert toy_source.asked_floor == [5]
     assert result.protocol["floor"]["n"] == 5
 
 

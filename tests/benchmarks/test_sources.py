@@ -7,11 +7,12 @@ from transframer.benchmarks.config import BenchmarkConfig
 from transframer.benchmarks.sources import MotorcycleSource, WorldSource, source_for
 from transframer.errors import ConfigError
 from transframer.registry import get_task
+from transframer.training.config import TrainConfig
 
 
 def test_world_serves_test_scenes_and_fits_floors_on_others():
     source, task = WorldSource(0, 32), get_task("depth_estimation")
-    held_out, training = source.held_out(task, 3), source.training(task, 3)
+    held_out, training = source.held_out(task, 3), source.floor_samples(task, 3, ())
     assert len(held_out) == len(training) == 3
     for one, other in zip(held_out, training, strict=True):
         assert not torch.equal(one["images"], other["images"])
@@ -36,5 +37,6 @@ def test_motorcycle_refuses_other_tasks_and_names_those_it_serves():
 
 
 def test_source_follows_the_option():
-    assert isinstance(source_for(BenchmarkConfig(Path("run")), 64), WorldSource)
-    assert source_for(BenchmarkConfig(Path("run"), data="motorcycle", seed=3), 48) == MotorcycleSource(3, 48)
+    assert isinstance(source_for(BenchmarkConfig(Path("run")), TrainConfig()), WorldSource)
+    pair = BenchmarkConfig(Path("run"), data="motorcycle", seed=3)
+    assert source_for(pair, TrainConfig(size_px=48)) == MotorcycleSource(3, 48)

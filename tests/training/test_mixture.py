@@ -1,5 +1,7 @@
 import doctest
 import multiprocessing
+import os
+import time
 
 import pytest
 import torch
@@ -90,3 +92,22 @@ def test_an_error_in_a_worker_reaches_the_user_as_it_was_raised(workers):
         next(stream(Broken(), workers))
     assert str(raised.value) == "index: no such scene\nexpected another one"
     assert not multiprocessing.active_children(), "a worker left over hangs the process at its exit"
+
+
+class Dies(toy.ToyWorld):
+    def samples(self, indices, sample_type, clip):
+        os._exit(1)
+
+
+class Hangs(toy.ToyWorld):
+    def samples(self, indices, sample_type, clip):
+        time.sleep(1000)
+
+
+@pytest.mark.parametrize("source", [Dies(), Hangs()], ids=["dies", "hangs"])
+def test_a_worker_that_dies_or_hangs_is_noticed_and_left_behind_by_none(source, monkeypatch):
+    monkeypatch.setattr(mixture, "TIMEOUT_S", 1)
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)  # how long workers may end
+    with pytest.raises(DataError, match="a data worker hung or died"):
+        next(stream(source, 1))
+    assert not multiprocessing.active_children(), "a hung worker would hang the process at its exit"

@@ -6,7 +6,7 @@ from transframer.training.report import Report
 
 METRICS = dict(
     progress=0.5, learning_rate=1e-3, gradient_norm=2.0, nats_per_event=1.5, heads={"value": 1.5}, tasks={},
-    frames_per_s=10.0, tokens_per_s=100.0, skipped_steps=0,
+    frames_per_s=10.0, tokens_per_s=100.0, skipped_steps=0, waiting_for_data=0.0,
 )  # fmt: skip
 
 
@@ -39,6 +39,15 @@ def test_a_skipped_step_is_told(tmp_path, capsys):
     with Report(tmp_path) as report:
         report.train(3, 1.0, **METRICS | {"skipped_steps": 2})
     assert "skipped 2 steps that were not finite" in capsys.readouterr().out
+
+
+def test_waiting_for_data_is_told_where_it_is_much(tmp_path, capsys):
+    with Report(tmp_path) as report:
+        report.train(3, 1.0, **METRICS | {"waiting_for_data": 0.1})
+        report.train(4, 1.0, **METRICS | {"waiting_for_data": 0.25})
+    first, second = capsys.readouterr().out.splitlines()
+    assert "waiting" not in first
+    assert "waiting for data 25% of the time" in second
 
 
 def test_a_silent_process_writes_nothing(capsys):

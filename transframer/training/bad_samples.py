@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,15 @@ class BadSamples:
         self.seen: set[tuple[str, int]] = set()
 
     def resume(self) -> None:
-        """Counts what an earlier part of the run listed."""
-        if self.path.is_file():
-            lines = [json.loads(line) for line in self.path.read_text().splitlines() if line.endswith("}")]
-            self.seen = {(line["task"], line["index"]) for line in lines}
+        """Counts what all processes of an earlier part of the run listed."""
+        for path in self.path.parent.glob("bad_samples*.jsonl"):
+            for line in path.read_text().splitlines():
+                with suppress(ValueError, KeyError):  # a line that a kill cut off
+                    entry = json.loads(line)
+                    self.seen.add((entry["task"], entry["index"]))
+        if self.path.is_file() and not self.path.read_text().endswith("\n"):
+            with self.path.open("a") as file:
+                file.write("\n")
 
     def note(self, bad: Sequence[tuple[str, Any]]) -> None:
         """Lists the samples not listed yet.

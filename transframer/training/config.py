@@ -127,6 +127,8 @@ class TrainConfig:
         check("keep", self.keep >= 2, "at least 2, so that a damaged checkpoint has a predecessor")
         check("max_bad_share", 0 <= self.max_bad_share <= 1, "0 to 1")
         check("data_tasks", not self.data_tasks or self.data is not None, "--data beside it")
+        among = not self.tasks or set(self.data_tasks) <= set(self.tasks)
+        check("data_tasks", among, f"tasks among those trained: {', '.join(self.tasks)}")
         check(
             "lora_rank", not self.lora_rank or bool(self.start_from or self.resume), "weights to start from"
         )
@@ -147,6 +149,11 @@ class TrainConfig:
     def peak_learning_rate(self) -> float:
         """The learning rate after the warm-up."""
         return LEARNING_RATES[self.preset] if self.learning_rate is None else self.learning_rate
+
+    @property
+    def tasks_of_data(self) -> list[str]:
+        """The tasks that learn from a data set; the others learn from the world."""
+        return (self.data_tasks or self.tasks) if self.data else []
 
     def require_end(self) -> None:
         """Raises ConfigError where neither minutes nor steps says when the run ends."""

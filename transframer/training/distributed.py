@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from transframer.errors import ConfigError
+from transframer.predictor import FramePredictor, Loss
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,18 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
             )
         torch.cuda.set_device(device)
     return device
+
+
+class LossOf(nn.Module):
+    """A predictor's loss as a forward pass, which is what data-parallel wrappers take."""
+
+    def __init__(self, predictor: FramePredictor) -> None:
+        super().__init__()
+        self.predictor = predictor
+
+    def forward(self, batch: Any, generator: torch.Generator) -> Loss:
+        """See `FramePredictor.loss`."""
+        return self.predictor.loss(batch, generator)
 
 
 @contextlib.contextmanager

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from transframer.data.catalog import open_dataset, task_for
 from transframer.data.source import DatasetSource, checked_keys
 from transframer.data.world import World
-from transframer.errors import ConfigError
+from transframer.errors import ConfigError, DataError
 from transframer.models.presets import get_preset
 from transframer.models.transfer import add_low_rank, extended
 from transframer.models.transframer import Transframer
@@ -23,11 +24,16 @@ from transframer.training.mixture import SampleSource
 
 @dataclass(frozen=True)
 class Material:
-    """The tasks of a run with their settings in force, and where the samples of each come from."""
+    """The tasks of a run with their settings in force, and where the samples of each come from.
+
+    Attributes:
+        known_settings: of tasks that the model may know beside those trained.
+    """
 
     tasks: Mapping[str, Task]
     sources: Mapping[str, SampleSource]
     held_out: Mapping[str, SampleSource]
+    known_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: TrainConfig) -> Material:
@@ -36,8 +42,9 @@ class Material:
         Raises:
             TransframerError: data that cannot be opened, or that lack what a task needs.
         """
-        stored = checkpoint.stored_config(config.start_from) if config.start_from else TrainConfig()
-        settings = {**stored.task_settings, **config.task_settings}
+        settings: dict[str, Mapping[str, Any]] = {**config.task_settings}
+        if config.start_from and not config.resume:  # the stored settings of a run are whole
+            settings = {**checkpoint.stored_config(config.start_from).task_settings, **settings}
         tasks = {name: configured_task(name, settings) for name in config.tasks}
         world = World("train", config.seed, config.size_px)
         unseen = World("validation", 0, config.size_px)
@@ -45,13 +52,13 @@ class Material:
         held_out: dict[str, SampleSource] = dict.fromkeys(tasks, unseen)
         for name in (config.data_tasks or tasks) if config.data else ():
             tasks[name], sources[name], held_out[name] = _of_data(tasks[name], config)
-        return cls(tasks, sources, held_out)
+        return cls(tasks, sources, held_out, settings)
 
     @property
     def task_settings(self) -> dict[str, dict[str, Any]]:
         """Of each task, the fields that are not as registered."""
         settings = {name: task_settings(task) for name, task in self.tasks.items()}
-        return {name: fields for name, fields in settings.items() if fields}
+        return {name: {**fields} for name, fields in {**self.known_settings, **settings}.items() if fields}
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -72,11 +79,24 @@ def _of_data(task: Task, config: TrainConfig) -> tuple[Task, SampleSource, Sampl
         open_dataset(config.data, split, task, format=config.data_format, options=config.data_options)
         for split in ("train", "validation")
     )
+    named = task_for(task, train)
     if "classes" not in config.task_settings.get(task.name, {}):
-        task = task_for(task, train)
+        task = named
+    elif len(named.classes) != len(task.classes):  # type: ignore[attr-defined]
+        raise ConfigError(
+            f"{len(task.classes)} classes for data of {len(named.classes)}",  # type: ignore[attr-defined]
+            field=f"task_settings.{task.name}.classes",
+            expected="a name for each class of the data, in their order",
+        )
     checked_keys(train, task.sample_type)
-    source = DatasetSource(train, config.size_px, config.seed, replace_bad=True)
-    return task, source, DatasetSource(validation, config.size_px)
+    check = partial(_require_target, task)
+    source = DatasetSource(train, config.size_px, config.seed, replace_bad=True, check=check)
+    return task, source, DatasetSource(validation, config.size_px, check=check)
+
+
+def _require_target(task: Task, sample: Mapping[str, Any]) -> None:
+    if task.format(sample).target is None:
+        raise DataError("no label", expected="a sample with what the task asks for")
 
 
 def first_predictor(config: TrainConfig, material: Material) -> Transframer:
@@ -89,8 +109,10 @@ def first_predictor(config: TrainConfig, material: Material) -> Transframer:
     if config.start_from is None:
         preset = get_preset(config.preset)
         return Transframer(dataclasses.replace(preset, tasks=tuple(material.tasks), kinds=material.kinds))
-    # A resumed run has the model it began with in its own folder, in case the other is gone.
-    folder = config.resume or config.start_from
+    # A resumed run has what it began with in its own folder, in case the other is gone; not so where it was
+    # killed between its first checkpoint and its first model.
+    own = config.resume if config.resume and (config.resume / checkpoint.MODEL).is_dir() else None
+    folder = own or config.start_from
     predictor, _ = checkpoint.load_run(folder)
     if not isinstance(predictor, Transframer):
         raise ConfigError(

@@ -221,4 +221,9 @@ def batches(dataset: StepBatches, workers: int = 0) -> Generator[StepBatch, None
     finally:
         # An error's traceback keeps this frame, and what it names, alive: workers that outlive the loader
         # would hang the process at its exit, since they ignore the signal that ends them.
+        started = list(getattr(stream, "_workers", ()))
         del stream, loader
+        for worker in started:
+            if worker.is_alive():  # it hangs
+                worker.kill()
+                worker.join()

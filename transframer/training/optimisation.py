@@ -44,6 +44,19 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     )
 
 
+def size_line(model: nn.Module) -> str:
+    """How many parameters there are, and how many of them learn where not all do.
+
+    >>> size_line(nn.Linear(1000, 1000, bias=False))
+    '1.00 M parameters'
+    """
+    weights = list(model.parameters())
+    parameters = sum(weight.numel() for weight in weights)
+    learned = sum(weight.numel() for weight in weights if weight.requires_grad)
+    share = f", of which {learned / 1e6:.2f} M are learned" if learned < parameters else ""
+    return f"{parameters / 1e6:.2f} M parameters{share}"
+
+
 def progress(config: TrainConfig, step: int, elapsed_s: float) -> float:
     """How much of the run is over, 0 to 1: the greater of the fractions of its steps and of its time."""
     of_steps = step / config.steps if config.steps else 0.0

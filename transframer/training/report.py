@@ -23,6 +23,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from transframer.errors import ConfigError
 
 METRICS, LOG = "metrics.jsonl", "log.txt"
+WAITING = 0.2  # of the time: so much is said
 
 
 class Report:
@@ -87,6 +88,8 @@ class Report:
             f"{metrics['frames_per_s']:.0f} frames/s  {metrics['tokens_per_s']:.0f} tokens/s  "
             f"lr {metrics['learning_rate']:.1e}  gradient {metrics['gradient_norm']:.2f}"
         )
+        if metrics["waiting_for_data"] >= WAITING:
+            text += f"  waiting for data {metrics['waiting_for_data']:.0%} of the time: more --workers help"
         if metrics["skipped_steps"]:
             text += f"  skipped {metrics['skipped_steps']} steps that were not finite"
         if self._bar:

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ from transframer.task import Task
 from transframer.training import checkpoint
 from transframer.training.bad_samples import BadSamples
 from transframer.training.config import TrainConfig
-from transframer.training.distributed import Ranks
+from transframer.training.distributed import LossOf, Ranks
 from transframer.training.early_stop import Best
 from transframer.training.mixture import (
     Mixture,
@@ -36,6 +36,7 @@ from transframer.training.optimisation import (
     moving_average,
     progress,
     set_learning_rate,
+    size_line,
 )
 from transframer.training.report import Report
 from transframer.training.stopping import StopRequests
@@ -43,17 +44,6 @@ from transframer.training.tally import Tally
 from transframer.training.validation import Validation
 
 NOT_FINITE_IN_A_ROW = 8
-
-
-class _LossOf(nn.Module):
-    """The predictor's loss as a forward pass, which is what data-parallel wrappers and compilers take."""
-
-    def __init__(self, predictor: FramePredictor) -> None:
-        super().__init__()
-        self.predictor = predictor
-
-    def forward(self, batch: Any, generator: torch.Generator) -> Loss:
-        return self.predictor.loss(batch, generator)
 
 
 class Run:
@@ -81,7 +71,7 @@ class Run:
             # breaks a graph at every turn. The average is a copy, made before, and stays as it is.
             for block in self.predictor.blocks():
                 block.compile(dynamic=True)
-        self.loss = group.wrap(_LossOf(self.predictor))
+        self.loss = group.wrap(LossOf(self.predictor))
         on_cuda = group.device.type == "cuda"
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and on_cuda)
         self.step, self.trained_s, self.validated, self.not_finite = 0, 0.0, 0, 0
@@ -99,8 +89,11 @@ class Run:
                 file=self.folder,
                 next_step="train on with a greater --steps or --minutes",
             )
-        first = self.group.is_first
+        first, validation = self.group.is_first, None
         if first:
+            validation = Validation(
+                self.tasks, self.held_out, self.config.validation_episodes, self.config.pictures
+            )
             self.folder.mkdir(parents=True, exist_ok=True)
             checkpoint.save_config(self.folder, self.config)
         dataset = StepBatches(
@@ -112,11 +105,6 @@ class Run:
             for note in notes:
                 report.say(note)
             report.say(self._opening())
-            validation = None
-            if first:
-                validation = Validation(
-                    self.tasks, self.held_out, self.config.validation_episodes, self.config.pictures
-                )
             stop = self._train(stream, report, validation, requests)
             self._save()
             if stop:
@@ -160,6 +148,7 @@ class Run:
             if int(part * config.validations) > self.validated:
                 self.validated = int(part * config.validations)
                 self._validate(validation, report)
+                continue  # to hear whether it was the last
             if part >= 1:
                 return 0
             if self.trained_s - saved >= 60 * config.checkpoint_minutes:
@@ -210,7 +199,7 @@ class Run:
         averaged = merged(cast(FramePredictor, self.average.module))
         bits = validation.bits_per_frame(averaged)
         report.validation(self.step, self.trained_s, bits)
-        if self.best.note(self.step, bits) and self.config.patience:
+        if self.config.patience and self.best.note(self.step, bits):
             checkpoint.save_model(self.folder, averaged, self.config, self.step)
         if self.best.over:
             report.say(f"stopping: {self.best}")
@@ -230,7 +219,7 @@ class Run:
             }
             try:
                 checkpoint.save_checkpoint(self.folder, self.step, state, self.config)
-                if self.best.step is None or not self.config.patience:
+                if not self.config.patience or self.best.step is None:
                     averaged = merged(cast(FramePredictor, self.average.module))
                     checkpoint.save_model(self.folder, averaged, self.config, self.step)
             except TransframerError as error:
@@ -256,11 +245,8 @@ class Run:
         notes.append(f"resumed at step {self.step}")
 
     def _opening(self) -> str:
-        parameters = sum(parameter.numel() for parameter in self.predictor.parameters())
-        learned = sum(weight.numel() for weight in self.predictor.parameters() if weight.requires_grad)
-        share = f" of which {learned / 1e6:.2f} M are learned," if learned < parameters else ""
         processes = f" x {self.group.world_size}" if self.group.world_size > 1 else ""
         return (
-            f"{parameters / 1e6:.2f} M parameters,{share} {len(self.tasks)} tasks, "
+            f"{size_line(self.predictor)}, {len(self.tasks)} tasks, "
             f"{'bf16' if self.bf16 else 'fp32'} on {self.group.device}{processes}, run folder {self.folder}"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class Validation:
     Args:
         tasks: the tasks by name.
         source: where the held-out samples come from, of all tasks or by task; the first `episodes` of each
-            task are taken.
+            task are taken, or all where there are fewer.
         pictures: how many of them are drawn.
     """
 
@@ -40,7 +40,11 @@ class Validation:
     ) -> None:
         self.tasks, self.pictures = tasks, pictures
         self.samples = {
-            name: each.samples(range(episodes), tasks[name].sample_type, tasks[name].clip)
+            name: each.samples(
+                range(min(episodes, len(each)) if isinstance(each, Sized) else episodes),
+                tasks[name].sample_type,
+                tasks[name].clip,
+            )
             for name, each in sources_by_task(tasks, source).items()
         }
         self.episodes: dict[str, list[Episode]] = {
