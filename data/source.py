@@ -13,7 +13,7 @@ from torch import Tensor
 
 from transframer.data.dataset import Dataset
 from transframer.data.formats.images import resize_image, resize_nearest
-from transframer.errors import DataError, TransframerError
+from transframer.errors import ConfigError, DataError, TransframerError
 from transframer.task import Clip
 
 # Several replacements of one sample that are all bad are no accident.
@@ -117,6 +117,8 @@ class DatasetSource:
                 sample = resized(read_record(self.dataset, number, keys), self.size_px)
                 if self.check:
                     self.check(sample)
+            except ConfigError:  # a missing library or a wrong setting: no record will do
+                raise
             except TransframerError as error:
                 if not self.replace_bad:
                     raise
@@ -148,6 +150,8 @@ def read_record(dataset: Dataset, index: int, keys: Collection[str]) -> dict[str
     """
     try:
         return dataset.record(index, keys)
+    except ConfigError:
+        raise
     except (TransframerError, OSError, ValueError) as error:
         if isinstance(error, TransframerError) and error.file:
             raise

@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.data.toy_dataset import Numbers, ToySample
 from transframer.data.source import DatasetSource, checked_keys, read_record, resized
-from transframer.errors import DataError
+from transframer.errors import ConfigError, DataError
 from transframer.frames import Camera
 from transframer.task import Clip
 from transframer.training.mixture import ReplacingSource
@@ -103,6 +103,14 @@ class TestBadRecords:
         source.dataset.error = ZeroDivisionError()
         with pytest.raises(ZeroDivisionError):
             labels(source, [0])
+
+    def test_a_missing_library_is_no_bad_sample(self):
+        dataset = Numbers(bad=range(10))
+        dataset.error = ConfigError("PyAV is not installed")
+        source = DatasetSource(dataset, 16, replace_bad=True)
+        with pytest.raises(ConfigError, match="PyAV"):
+            source.samples([0], ToySample, Clip())
+        assert len(dataset.asked) == 1
 
     def test_a_sample_that_is_of_no_use_counts_as_bad(self):
         def check(sample):
