@@ -21,14 +21,14 @@ from transframer.benchmarks.sources import WorldSource
 from transframer.benchmarks.timing import Clock, Row, Spread, in_turns, rates, row
 from transframer.frames import Episode
 from transframer.models.transframer import Transframer
-from transframer.registry import get_task, task_names
+from transframer.registry import get_task
 
 BATCH, SIZE_PX = 16, 64
 
 
 def episodes(count: int) -> list[Episode]:
     """Training frames of the world, in turns of all tasks."""
-    tasks, source = [get_task(name) for name in task_names()], WorldSource(0, SIZE_PX)
+    tasks, source = [get_task(name) for name in training_speed.TASKS], WorldSource(0, SIZE_PX)
     each = -(-count // len(tasks))
     by_task = [[task.format(sample) for sample in source.training(task, each)] for task in tasks]
     return [episode for turn in zip(*by_task, strict=True) for episode in turn][:count]

@@ -16,6 +16,7 @@ from transframer.data.formats.images import resize_flow
 from transframer.errors import DataError
 from transframer.frames import Annotation, CodecSettings, Episode, Frame
 from transframer.task import Clip, Metric, Sample, Task
+from transframer.tasks.chroma_planes import chroma_from_image, image_from_chroma
 from transframer.tasks.dense_maps import fill_unknown, follow_edges
 from transframer.tasks.uncertainty import resize_map, total_deviation
 
@@ -23,8 +24,6 @@ from transframer.tasks.uncertainty import resize_map, total_deviation
 # green, cyan, blue, magenta and red again, at these of its 55 steps.
 _WHEEL_STEPS = (0, 15, 21, 25, 36, 49, 55)
 _WHEEL_COLOURS = ((1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 1), (1, 0, 0))
-# Greys of Cr and Cb at max_flow_px: as many as keep red, green and blue within 0 to 255 around grey.
-_CR_GREYS, _CB_GREYS = 90.0, 71.0
 
 
 class FlowSample(TypedDict):
@@ -81,19 +80,13 @@ class OpticalFlow(Task[Tensor, FlowScore]):
         return Episode(self.name, context, query, target)
 
     def _colours(self, flow: Tensor, known: Tensor) -> UInt8[Tensor, "3 h w"]:
-        """Grey, plus what the flow adds in Cr and Cb (JFIF)."""
+        """Grey, plus what the flow adds in Cr and Cb."""
         steps = torch.asinh(fill_unknown(flow, known) / self.linear_flow_px)
-        u, v = (steps / self._most_steps).clamp(-1, 1)
-        cr, cb = _CR_GREYS * u, _CB_GREYS * v
-        image = 128 + torch.stack([1.402 * cr, -0.714136 * cr - 0.344136 * cb, 1.772 * cb])
-        return image.round().clamp(0, 255).to(torch.uint8)
+        return image_from_chroma(steps / self._most_steps)
 
     def decode(self, frame: Frame, episode: Episode) -> Float[Tensor, "2 h w"]:
         """Flow from the Cr and Cb of the frame, sharpened along the edges of the first image."""
-        red, green, blue = frame.image.float()
-        luma = 0.299 * red + 0.587 * green + 0.114 * blue
-        u, v = (red - luma) / 1.402 / _CR_GREYS, (blue - luma) / 1.772 / _CB_GREYS
-        steps = torch.stack([u, v]).clamp(-1, 1) * self._most_steps
+        steps = chroma_from_image(frame.image) * self._most_steps
         first = min(episode.context, key=lambda image: image.annotation.time or 0.0)
         return follow_edges(torch.sinh(steps) * self.linear_flow_px, first.image)
 

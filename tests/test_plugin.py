@@ -45,7 +45,7 @@ def test_it_is_listed_with_its_origin_and_not_imported(site):
         "transframer-boundaries",
         "transframer_boundaries:BoundaryDetection",
     ]
-    assert len(done.stdout.splitlines()) == 9
+    assert len(done.stdout.splitlines()) == 13
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not imported & {"torch", "transframer_boundaries"}
 

@@ -11,13 +11,17 @@ import pytest
 from transframer.errors import PluginError, UnknownNameError
 from transframer.registry import VARIABLE, get_task, include, task_class, task_names, task_origins
 
-EIGHT = (
+BUILT_IN = (
+    "colorization",
     "depth_estimation",
     "frame_interpolation",
     "image_classification",
+    "instance_segmentation",
     "object_detection",
     "optical_flow",
     "semantic_segmentation",
+    "super_resolution",
+    "surface_normals",
     "video_prediction",
     "view_synthesis",
 )
@@ -44,8 +48,8 @@ def toy(folder: Path, file: str = "toys.py", name: str = "toy", cls: str = "Toy"
     return path
 
 
-def test_the_eight_tasks_are_listed_with_their_origin():
-    assert task_names() == EIGHT
+def test_the_built_in_tasks_are_listed_with_their_origin():
+    assert task_names() == BUILT_IN
     origin = task_origins()["depth_estimation"]
     assert (origin.source, origin.target) == (
         "transframer",
@@ -53,7 +57,7 @@ def test_the_eight_tasks_are_listed_with_their_origin():
     )
 
 
-@pytest.mark.parametrize("name", EIGHT)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_each_task_is_found_under_its_own_name(name):
     assert get_task(name).name == name
 
@@ -72,7 +76,9 @@ def test_a_task_is_imported_alone():
         "import sys; from transframer.registry import get_task; get_task('depth_estimation'); "
         "print([m for m in sys.modules if m.startswith('transframer.tasks.') and m.split('.')[2] in %r])"
     )
-    done = subprocess.run([sys.executable, "-c", code % (EIGHT,)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code % (BUILT_IN,)], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "['transframer.tasks.depth_estimation']"
 
 
@@ -86,7 +92,7 @@ def test_settings_reach_the_task_and_unknown_ones_name_the_nearest(tmp_path):
 def test_an_unknown_name_lists_the_known_ones_and_the_nearest():
     with pytest.raises(UnknownNameError, match="did you mean 'optical_flow'") as caught:
         get_task("optical_flo")
-    assert all(name in str(caught.value) for name in EIGHT)
+    assert all(name in str(caught.value) for name in BUILT_IN)
 
 
 def test_an_unknown_name_tells_of_plugins_that_failed(tmp_path, monkeypatch):
@@ -158,7 +164,7 @@ def test_a_faulty_include_is_refused_and_leaves_the_registry_as_it_was(tmp_path,
     with pytest.raises(PluginError, match=message) as caught:
         include(path)
     assert str(path) in str(caught.value)
-    assert task_names() == EIGHT
+    assert task_names() == BUILT_IN
     assert VARIABLE not in os.environ
 
 

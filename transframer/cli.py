@@ -23,7 +23,8 @@ class Command:
 
     Attributes:
         summary: one line for the help.
-        run: "module:function", imported only when the options are understood.
+        run: "module:function", imported only when the options are understood; a whole number that it returns
+            is the exit code.
         config: "module:Class", a dataclass whose fields are the options and whose instance `run` gets;
             its module must import nothing heavy. None for a command without options.
         positional: the fields that are given without their name.
@@ -42,6 +43,11 @@ COMMANDS = {
         "transframer.training.loop:train",
         "transframer.training.config:TrainConfig",
     ),
+    "finetune": Command(
+        "fine-tune a trained model on your own data",
+        "transframer.finetune:finetune",
+        "transframer.finetune_config:FinetuneConfig",
+    ),
     "benchmark": Command(
         "measure a trained run on held-out data, beside floor and ceiling",
         "transframer.benchmarks.quality:benchmark",
@@ -59,6 +65,24 @@ COMMANDS = {
         "transframer.predict_config:PredictConfig",
         ("run", "images"),
     ),
+    "new-task": Command(
+        "write the package of a new task, which works as it stands, to be changed",
+        "transframer.new_task:write_package",
+        "transframer.new_task_config:NewTaskConfig",
+        ("name",),
+    ),
+    "data check": Command(
+        "look through a data set: what cannot be read, and what to change",
+        "transframer.data_check:check",
+        "transframer.data_config:CheckConfig",
+        ("data",),
+    ),
+    "data show": Command(
+        "draw records of a data set as the frames of a task, before and after coding",
+        "transframer.data_show:show",
+        "transframer.data_config:ShowConfig",
+        ("data",),
+    ),
 }
 
 
@@ -69,8 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; those of the process if not given.
 
     Returns:
-        The exit code: 0, 2 for an error the user can mend, 130 when interrupted, 141 when the reader of
-        the output went away.
+        The exit code: 0, or the command's own (1 of `data check` where there is something to mend), 2 for an
+        error the user can mend, 130 when interrupted, 141 when the reader of the output went away.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     traceback = "--traceback" in words or bool(os.environ.get("TRANSFRAMER_DEBUG"))
@@ -78,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options, words = _common_options().parse_known_args(words)
         for source in options.include:
             registry.include(source)
-        _dispatch(words)
+        code = _dispatch(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
         print("transframer: interrupted", file=sys.stderr)
@@ -92,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"transframer: {message}", file=sys.stderr)
         return 2
-    return 0
+    return code
 
 
 def print_tasks() -> None:
@@ -144,13 +168,13 @@ options of every command:
 """
 
 
-def _dispatch(words: list[str]) -> None:
+def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help(), end="")
-        return
+        return 0
     if words[0] == "--version":
         print(f"transframer {transframer.__version__}")
-        return
+        return 0
     name, *rest = words
     if rest and f"{name} {rest[0]}" in COMMANDS:  # a command of two words
         name = f"{name} {rest.pop(0)}"
@@ -161,7 +185,7 @@ def _dispatch(words: list[str]) -> None:
     command = COMMANDS[name]
     if command.config is None:
         _Parser(prog=f"transframer {name}", description=command.summary).parse_args(rest)
-        _imported(command.run)()
+        result = _imported(command.run)()
     else:
         from transframer.options import parse  # its jsonargparse costs more than all else here together
 
@@ -172,7 +196,8 @@ def _dispatch(words: list[str]) -> None:
             description=f"{command.summary}. Options of every command: transframer --help",
             positional=command.positional,
         )
-        _imported(command.run)(config)
+        result = _imported(command.run)(config)
+    return result if isinstance(result, int) else 0
 
 
 def _imported(target: str) -> Any:

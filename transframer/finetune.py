@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,6 +44,8 @@ def finetune(config: FinetuneConfig) -> Path:
     old = [name for name in tasks_of_world(predictor, stored) if name != config.task]
     del predictor
     folder = train(train_config(config, stored, old))
+    if os.environ.get("RANK", "0") != "0":  # of several processes that trained together, one reports
+        return folder
     if old and config.old_task_samples:
         # Both now: nothing is written into the folder to start from, and wrong settings are told at once.
         before = _measured(config, Path(config.from_), folder, old, stored.size_px, "before")

@@ -34,7 +34,8 @@ class Clip:
     Attributes:
         frames: how many frames are rendered, in time order.
         context: the choices of which frames are the context images; the sample's index picks one.
-        target: the choices of which frame is the target; empty for tasks whose target is a label.
+        target: the choices of which frame is the target; empty for tasks whose target is a label. It may be
+            a context frame, of which `format` then hides a part (the colours, the sharpness).
             Labels (mask, boxes, depth_m, ...) belong to the first context frame.
         step_s: seconds between two frames.
         main_object: one object fills much of the picture (for classifying a whole image).
@@ -62,9 +63,11 @@ class Task(abc.ABC, Generic[Prediction, Score]):
         cameras       list of Camera    one per image; query_camera: Camera
         target        uint8 (3 h w)     the RGB frame asked for
         mask          int64 (h w)       class ids, 255 where not labelled
+        instances     int64 (h w)       number of the object, 1 to k, 0 for none; instance_labels: int64 (k)
         label         int               class id of the image
         boxes         float (k 4)       x0 y0 x1 y1 in pixels; box_labels: int64 (k)
         depth_m       float (h w)       metres along the optical axis, 0 where unknown
+        normals       float (3 h w)     unit, in camera axes (x right, y down, z forward), 0 where unknown
         flow          float (2 h w)     pixels (x, y), from images[0] to images[1]; flow_valid: bool (h w)
 
     Attributes:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from transframer.data.world.draws import Draws, splitmix64
+from transframer.data.world.tracing import FIRST_OBJECT
 from transframer.errors import ConfigError, DataError
 from transframer.frames import Camera
 from transframer.task import Clip
@@ -19,20 +20,23 @@ if TYPE_CHECKING:
     from transframer.data.world.world import Clips, World
 
 # What each key of the common vocabulary needs to have rendered.
-_LABEL_OF_KEY = {
-    "images": "rgb",
-    "target": "rgb",
-    "times": None,
-    "query_time": None,
-    "cameras": None,
-    "query_camera": None,
-    "label": None,
-    "mask": "mask",
-    "boxes": "boxes",
-    "box_labels": "boxes",
-    "depth_m": "depth_m",
-    "flow": "flow",
-    "flow_valid": "flow",
+_LABELS_OF_KEY: dict[str, tuple[str, ...]] = {
+    "images": ("rgb",),
+    "target": ("rgb",),
+    "times": (),
+    "query_time": (),
+    "cameras": (),
+    "query_camera": (),
+    "label": (),
+    "mask": ("mask",),
+    "instances": ("instance", "boxes"),
+    "instance_labels": ("boxes",),
+    "boxes": ("boxes",),
+    "box_labels": ("boxes",),
+    "depth_m": ("depth_m",),
+    "normals": ("normals",),
+    "flow": ("flow",),
+    "flow_valid": ("flow",),
 }
 _TARGET_KEYS = frozenset({"target", "query_time", "query_camera"})
 
@@ -54,8 +58,8 @@ def samples_of(
     samples: list[dict[str, Any]] = [{}] * len(index)
     for count, rows in groups.items():
         steps = [clip.context[contexts[r]] + clip.target[targets[r] : targets[r] + 1] for r in rows]
-        labels = {_LABEL_OF_KEY[key] for key in keys} - {None}
-        clips = world.at(index[rows], torch.tensor(steps, device=world.device), clip, labels)  # type: ignore[arg-type]
+        labels = {label for key in keys for label in _LABELS_OF_KEY[key]}
+        clips = world.at(index[rows], torch.tensor(steps, device=world.device), clip, labels)
         for row, sample in zip(rows, _split(clips, count, keys), strict=True):
             samples[row] = sample
     return samples
@@ -63,12 +67,12 @@ def samples_of(
 
 def _checked_keys(sample_type: type, clip: Clip) -> list[str]:
     keys = sorted(sample_type.__required_keys__ | sample_type.__optional_keys__)  # type: ignore[attr-defined]
-    unknown = [key for key in keys if key not in _LABEL_OF_KEY]
+    unknown = [key for key in keys if key not in _LABELS_OF_KEY]
     if unknown:
         raise DataError(
             f"the world has no {', '.join(unknown)}",
             field=sample_type.__name__,
-            expected=f"keys out of {', '.join(_LABEL_OF_KEY)}",
+            expected=f"keys out of {', '.join(_LABELS_OF_KEY)}",
         )
     frames = {frame for choice in (*clip.context, clip.target) for frame in choice}
     if not all(clip.context) or not clip.context or not frames <= set(range(clip.frames)):
@@ -119,7 +123,18 @@ def _split(clips: Clips, count: int, keys: list[str]) -> list[dict[str, Any]]:
                 sample[key] = labels[row]
             elif key in ("boxes", "box_labels"):
                 sample[key] = getattr(clips, key)[row, 0][clips.box_valid[row, 0]]  # type: ignore[index]
-            else:  # mask, depth_m, flow, flow_valid: of the first context frame
+            elif key == "instances":
+                sample[key] = _numbered(clips.instance[row, 0], clips.box_valid[row, 0])  # type: ignore[index]
+            elif key == "instance_labels":
+                sample[key] = clips.box_labels[row, 0][clips.box_valid[row, 0]]  # type: ignore[index]
+            else:  # mask, depth_m, normals, flow, flow_valid: of the first context frame
                 sample[key] = getattr(clips, key)[row, 0]
         samples.append(sample)
     return samples
+
+
+def _numbered(instance: Int[Tensor, "h w"], valid: Bool[Tensor, " k"]) -> Int[Tensor, "h w"]:
+    """The objects that have a box as 1, 2, ..., in their order; 0 elsewhere."""
+    numbers = valid.new_zeros(FIRST_OBJECT + len(valid), dtype=torch.int64)
+    numbers[FIRST_OBJECT:] = valid.cumsum(0) * valid
+    return numbers[instance]

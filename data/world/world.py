@@ -13,6 +13,7 @@ from torch import Tensor
 from transframer.data.world.draws import SPLITS, scene_keys
 from transframer.data.world.forms import Frames, frames_of
 from transframer.data.world.labels import clip_flow, motions_of
+from transframer.data.world.normals import normal_forms, normals_of
 from transframer.data.world.poses import poses_at
 from transframer.data.world.render import boxes_of, classes_of, depth_of, rgb_of
 from transframer.data.world.samples import samples_of
@@ -21,7 +22,7 @@ from transframer.data.world.tracing import image_grid, instance_of, near_tiles, 
 from transframer.errors import ConfigError, unknown_name
 from transframer.task import Clip
 
-LABELS = ("rgb", "depth_m", "instance", "mask", "flow", "boxes")
+LABELS = ("rgb", "depth_m", "normals", "instance", "mask", "flow", "boxes")
 # Rays worked on at once: on a CPU few enough to stay in cache, on a GPU enough to fill it.
 _RAYS_AT_ONCE = {"cpu": 3 << 17, "cuda": 1 << 23}
 
@@ -36,6 +37,7 @@ class Clips:
         label: index into IMAGE_CLASSES of object 0, the main object.
         rgb: sRGB, 0-255.
         depth_m: metres along the optical axis at the pixel centre, 0 in the sky.
+        normals: unit vectors in the camera's axes (x right, y down, z forward), 0 in the sky.
         instance: 0 sky, 1 ground, 2 + slot for each object.
         mask: index into SEGMENTATION_CLASSES.
         flow: pixels (x, y) from each pixel centre of a frame to where its point is in the next frame.
@@ -52,6 +54,7 @@ class Clips:
     label: Int[Tensor, " b"]
     rgb: UInt8[Tensor, "b t 3 h w"] | None = None
     depth_m: Float[Tensor, "b t h w"] | None = None
+    normals: Float[Tensor, "b t 3 h w"] | None = None
     instance: Int[Tensor, "b t h w"] | None = None
     mask: Int[Tensor, "b t h w"] | None = None
     flow: Float[Tensor, "b u 2 h w"] | None = None
@@ -140,6 +143,7 @@ class World:
         poses = poses_at(scenes, times, self.size)
         frames = frames_of(scenes, poses)
         motions = motions_of(poses)[..., :flows] if "flow" in labels and flows > 0 else None
+        facing = normal_forms(scenes, poses) if "normals" in labels else None
         b, t = times.shape
         rays = _RAYS_AT_ONCE.get(self.device.type, _RAYS_AT_ONCE["cpu"])
         some = max(1, rays // (self.size[0] * self.size[1] * t))
@@ -147,7 +151,8 @@ class World:
         for start in range(0, b, some):
             of_frames, of_clips = slice(start * t, (start + some) * t), slice(start, start + some)
             moves = None if motions is None else motions[..., of_clips, :]
-            parts.append(self._render(frames[of_frames], moves, t, frozenset(labels)))
+            faces = None if facing is None else facing[..., of_frames]
+            parts.append(self._render(frames[of_frames], moves, faces, t, frozenset(labels)))
         return Clips(
             times_s=times.float(),
             intrinsics=poses.intrinsics.float(),
@@ -172,7 +177,7 @@ class World:
         return samples_of(self, indices, sample_type, clip)
 
     def _render(
-        self, frames: Frames, motions: Tensor | None, t: int, labels: frozenset[str]
+        self, frames: Frames, motions: Tensor | None, facing: Tensor | None, t: int, labels: frozenset[str]
     ) -> dict[str, Tensor]:
         """The labels of clips of t frames each; their motions are [s, 3, 4, b, flows]."""
         grid = image_grid(len(frames), self.size, self.device)
@@ -183,6 +188,8 @@ class World:
             flat["rgb"] = rgb_of(frames, grid, key, self.size)
         if "depth_m" in labels:
             flat["depth_m"] = depth_of(key)
+        if facing is not None:
+            flat["normals"] = normals_of(facing, grid, key)
         if "mask" in labels:
             flat["mask"] = classes_of(frames, key)
         if "instance" in labels or "boxes" in labels:

@@ -71,6 +71,6 @@ def test_saved_bytes_count_a_storage_once_and_no_parameter():
 
 def test_the_command_prints_a_table(capsys, monkeypatch):
     monkeypatch.setattr(training_speed, "CONFIGS", {"256": SMALL})
-    monkeypatch.setattr(training_speed, "task_names", lambda: TASKS)
+    monkeypatch.setattr(training_speed, "TASKS", TASKS)
     training_speed.main(["--precisions", "fp32", "--lengths", "tasks", "--batch", "2", "--rounds", "1"])
     assert "256, tasks" in capsys.readouterr().out

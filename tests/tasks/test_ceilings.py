@@ -7,9 +7,12 @@ import torch
 
 from transframer.codec import round_trips, token_count
 from transframer.data.world import World
+from transframer.tasks.colorization import Colorization
 from transframer.tasks.depth_estimation import DepthEstimation
 from transframer.tasks.frame_interpolation import FrameInterpolation
 from transframer.tasks.optical_flow import OpticalFlow
+from transframer.tasks.super_resolution import SuperResolution
+from transframer.tasks.surface_normals import SurfaceNormals
 from transframer.tasks.video_prediction import VideoPrediction
 from transframer.tasks.view_synthesis import ViewSynthesis
 
@@ -20,6 +23,9 @@ GOALS = {
     ViewSynthesis: (28.0, 315, 20.0),
     VideoPrediction: (27.5, 250, 22.0),
     FrameInterpolation: (28.0, 200, 24.0),
+    SurfaceNormals: (4.8, 240, 20.0),
+    Colorization: (32.0, 95, 24.0),
+    SuperResolution: (32.5, 125, 30.0),
 }
 
 

@@ -17,6 +17,9 @@ class _Everything(TypedDict):
     query_camera: object
     target: object
     mask: object
+    instances: object
+    instance_labels: object
+    normals: object
     label: object
     boxes: object
     box_labels: object
@@ -34,6 +37,11 @@ class _Video(TypedDict, total=False):
     images: object
     times: object
     query_time: object
+    target: object
+
+
+class _Picture(TypedDict):
+    images: object
     target: object
 
 
@@ -61,7 +69,7 @@ def test_samples_are_the_chosen_frames_of_their_clips(samples):
         assert torch.equal(sample["images"], clips.rgb[i, list(frames)])
         assert torch.equal(sample["target"], clips.rgb[i, query])
         first = frames[0]
-        for key in ("mask", "depth_m", "flow", "flow_valid"):
+        for key in ("mask", "depth_m", "normals", "flow", "flow_valid"):
             assert torch.equal(sample[key], getattr(clips, key)[i, first]), key
         assert torch.equal(sample["boxes"], clips.boxes[i, first][clips.box_valid[i, first]])
         assert torch.equal(sample["box_labels"], clips.box_labels[i, first][clips.box_valid[i, first]])
@@ -70,6 +78,25 @@ def test_samples_are_the_chosen_frames_of_their_clips(samples):
         assert torch.equal(sample["cameras"][1].world_from_camera, clips.world_from_camera[i, frames[1]])
         assert torch.equal(sample["query_camera"].world_from_camera, clips.world_from_camera[i, query])
     assert picked == {(c, t) for c in _CLIP.context for t in _CLIP.target}
+
+
+def test_instances_are_the_objects_that_have_boxes(samples):
+    hidden = 0
+    for i, sample in enumerate(samples):
+        assert torch.equal(sample["instance_labels"], sample["box_labels"])
+        assert sample["instances"].max() == len(sample["boxes"])
+        for number, (box, label) in enumerate(zip(sample["boxes"], sample["box_labels"], strict=True), 1):
+            y, x = (sample["instances"] == number).nonzero(as_tuple=True)
+            assert [x.min(), y.min(), x.max() + 1, y.max() + 1] == box.tolist(), i
+            assert sample["mask"][y, x].unique().tolist() == [label + 2]
+        hidden += int(((sample["mask"] >= 2) & (sample["instances"] == 0)).sum())
+        assert not ((sample["mask"] < 2) & (sample["instances"] > 0)).any()
+    assert hidden > 0, "objects too small for a box are no instances either"
+
+
+def test_a_target_that_is_a_context_frame_is_the_same_picture():
+    for sample in World("train").samples(range(3), _Picture, Clip(target=(0,))):
+        assert torch.equal(sample["images"][0], sample["target"])
 
 
 def test_a_sample_is_the_same_in_any_batch(samples):
