@@ -11,6 +11,7 @@ from PIL import Image
 
 from transframer import cli
 from transframer import finetune as finetuning
+from transframer.data.catalog import FORMATS
 from transframer.data.formats.cameras import read_cameras
 from transframer.finetune_config import FinetuneConfig
 from transframer.models.presets import TransframerConfig
@@ -129,3 +130,8 @@ def test_readme_lists_every_task_and_what_became_of_those_of_the_demo():
     assert sorted(known.intersection(tasks)) == sorted(known)
     demo = re.search(r"--tasks ([\w\s\\]+)--", (ROOT / ".ci/demo").read_text())[1].split()
     assert sorted(known.intersection(results)) == sorted(known.intersection(demo))
+
+
+def test_data_page_lists_every_format():
+    listed = re.findall(r"`(\w+)`", (ROOT / "docs/data.md").read_text().split("## Formats")[1])
+    assert set(FORMATS) <= set(listed)

@@ -1,6 +1,6 @@
 """A ConvLSTM for video prediction, to compare with: `python -m transframer.benchmarks.baselines.conv_lstm`.
 
-Shi et al., Convolutional LSTM Network (arXiv 1506.04214): two layers of 3 x 3 kernels on 4 x 4 patches, which
+Shi et al., Convolutional LSTM Network (arXiv 1506.04214): two layers of 3 x 3 kernels on 8 x 8 patches, which
 read the past frames and then go on alone, fed with what they predict; trained by mean squared error, so that
 it aims at PSNR directly. About as many parameters as the preset `tiny`, and trained for a given number of
 minutes on one thread, so that it has what a Transframer has.
@@ -27,7 +27,7 @@ from transframer.tasks.image_quality import psnr as psnr_db
 from transframer.tasks.image_quality import ssim
 from transframer.tasks.video_prediction import VideoSample
 
-PATCH, HIDDEN, LAYERS = 4, 164, 2
+PATCH, HIDDEN, LAYERS = 8, 156, 2
 
 
 class Cell(nn.Module):
