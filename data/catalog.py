@@ -90,7 +90,8 @@ def guess_format(root: Path) -> str:
         "not a layout that is known by its looks",
         file=root,
         expected=f"one of {', '.join(sorted(FORMATS))}",
-        next_step="name it with --format, or arrange the files as docs/data.md says of `folder`",
+        next_step="name it with --data-format (--format of `transframer data`), or arrange the files as "
+        "docs/folder-layout.md says",
     )
 
 

@@ -88,7 +88,7 @@ def _of_split(
     if found.task_problem:
         yield True, found.task_problem, _for_task_problem(found, size_px)
     if training and found.records < _FEW_RECORDS:
-        yield False, f"{found.records} records are few", "start from a trained model (train --start-from)"
+        yield False, f"{found.records} records are few", "start from a trained model: transframer finetune"
     for classes in found.classes:
         yield from _of_classes(classes, training)
     if found.boxes:
