@@ -16,11 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transframer.data.catalog import open_dataset, task_for
 from transframer.data.dataset import SPLITS, Dataset
 from transframer.data.formats.atomic import whole_file
-from transframer.data.inspection import Inspection, inspected
-from transframer.data.inspection_advice import Advice, advice
-from transframer.data.inspection_files import Item, Track, copies
-from transframer.data.inspection_report import report
-from transframer.data.inspection_tasks import Served, served_tasks
+from transframer.data.inspection.advice import Advice, advice
+from transframer.data.inspection.files import Item, Track, copies
+from transframer.data.inspection.inspect import Inspection, inspected
+from transframer.data.inspection.report import report
+from transframer.data.inspection.tasks import Served, served_tasks
 from transframer.data_config import CheckConfig, DataConfig
 from transframer.errors import TransframerError
 from transframer.registry import task_names

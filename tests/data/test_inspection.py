@@ -14,13 +14,13 @@ from transframer.codec import token_count
 from transframer.data.datasets.sequences import FrameSequence, SequenceDataset
 from transframer.data.datasets.stills import StillDataset
 from transframer.data.formats.images import load_image
-from transframer.data.inspection import inspected
-from transframer.data.inspection_advice import advice
-from transframer.data.inspection_dense import DepthTally, FlowTally
-from transframer.data.inspection_files import checked_files, copies, image_size
-from transframer.data.inspection_labels import BoxTally, ClassTally
-from transframer.data.inspection_report import report
-from transframer.data.inspection_tasks import served_tasks
+from transframer.data.inspection.advice import advice
+from transframer.data.inspection.dense import DepthTally, FlowTally
+from transframer.data.inspection.files import checked_files, copies, image_size
+from transframer.data.inspection.inspect import inspected
+from transframer.data.inspection.labels import BoxTally, ClassTally
+from transframer.data.inspection.report import report
+from transframer.data.inspection.tasks import served_tasks
 from transframer.data.source import resized
 from transframer.errors import ConfigError, DataError
 from transframer.registry import get_task

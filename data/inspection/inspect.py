@@ -12,11 +12,11 @@ import torch
 from transframer.data.dataset import Dataset
 from transframer.data.datasets.sequences import SequenceDataset
 from transframer.data.datasets.stills import StillDataset
-from transframer.data.inspection_dense import Depths, DepthTally, Flows, FlowTally
-from transframer.data.inspection_files import Files, Track, checked_files, untracked
-from transframer.data.inspection_labels import Boxes, BoxTally, Classes, ClassTally
-from transframer.data.inspection_shapes import Sequences, Sizes, sequences_of, sizes_of
-from transframer.data.inspection_tasks import Coding, coding, setting
+from transframer.data.inspection.dense import Depths, DepthTally, Flows, FlowTally
+from transframer.data.inspection.files import Files, Track, checked_files, untracked
+from transframer.data.inspection.labels import Boxes, BoxTally, Classes, ClassTally
+from transframer.data.inspection.shapes import Sequences, Sizes, sequences_of, sizes_of
+from transframer.data.inspection.tasks import Coding, coding, setting
 from transframer.data.source import checked_keys, resized
 from transframer.errors import ConfigError, TransframerError
 from transframer.task import Sample, Task

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from transframer.data.inspection import Inspection, Problem
-from transframer.data.inspection_dense import Depths, Flows
-from transframer.data.inspection_labels import Boxes, Classes
+from transframer.data.inspection.dense import Depths, Flows
+from transframer.data.inspection.inspect import Inspection, Problem
+from transframer.data.inspection.labels import Boxes, Classes
 
 _CLASSES_SHOWN = 20
 _UNITS = {"label": "records", "mask": "pixels", "box_labels": "boxes", "instance_labels": "instances"}

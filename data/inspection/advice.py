@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transframer.data.inspection import Inspection
-from transframer.data.inspection_dense import Depths, Flows
-from transframer.data.inspection_labels import Boxes, Classes
-from transframer.data.inspection_tasks import setting
+from transframer.data.inspection.dense import Depths, Flows
+from transframer.data.inspection.inspect import Inspection
+from transframer.data.inspection.labels import Boxes, Classes
+from transframer.data.inspection.tasks import setting
 from transframer.task import Task
 
 _FEW_RECORDS, _IMBALANCE, _BAD_SHARE, _LONG_CHUNKS = 500, 100, 0.001, 8
