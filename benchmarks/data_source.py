@@ -29,7 +29,7 @@ class DataSource(Source):
         seed: of the subset, where not all samples are measured.
     """
 
-    floor_split: ClassVar[str] = "the measured samples"
+    floor_split: ClassVar[str] = "the measured"
     data: str
     size_px: int
     format: str | None = None

@@ -23,7 +23,7 @@ class Source(abc.ABC):
         floor_split: what the samples are that the floor is fitted on.
     """
 
-    floor_split: ClassVar[str] = "train"
+    floor_split: ClassVar[str] = "training"
 
     @abc.abstractmethod
     def held_out(self, task: Task, n: int) -> Sequence[Sample]:
@@ -68,7 +68,7 @@ class Material:
     episodes: Sequence[Episode]
     floor_samples: Sequence[Sample]
     description: dict[str, Any]
-    floor_split: str = "train"
+    floor_split: str = "training"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from transframer.benchmarks.results import MetricResult, Sparsification, TaskResult
 from transframer.benchmarks.statistics import Estimate
@@ -127,15 +128,17 @@ def footnotes(results: Sequence[TaskResult]) -> list[str]:
     """What a reader of the table must know, sentence by sentence."""
     machines = sorted({r.protocol["machine"]["device"] for r in results})
     batches = sorted({r.protocol["sampling"]["batch_size"] for r in results})
+    fitted = sorted({r.protocol["floor"]["split"] for r in results})
     notes = [
-        "floor: the trivial prediction, fitted on training samples. ceiling: the true target coded and "
-        "decoded. Both on the same samples as the model.",
+        f"floor: the trivial prediction, fitted on {' or '.join(fitted)} samples. ceiling: the true target "
+        "coded and decoded. Both on the same samples as the model.",
         "against the floor: beats or below where the floor lies outside the model's 95 % bootstrap interval, "
         "else ties.",
         "bits/frame: exact, of the true coded target. tokens/frame: DCT triples drawn (in the true target).",
         f"s/frame: sampling only, batch size {', '.join(map(str, batches))}, on {', '.join(machines)}.",
     ]
     notes += sorted({r.protocol["data"]["note"] for r in results if "note" in r.protocol["data"]})
+    notes += [data_note(r.task, r.protocol["data"]) for r in results if "of" in r.protocol["data"]]
     for result in results:
         if result.sparsification:
             notes.append(f"{result.task}: {reliability(result.sparsification)}.")
@@ -148,6 +151,15 @@ def footnotes(results: Sequence[TaskResult]) -> list[str]:
                 "to judge and are left out of the interval."
             )
     return notes
+
+
+def data_note(task: str, data: Mapping[str, Any]) -> str:
+    """Which samples of a data set were measured, and by what protocol."""
+    share = (
+        f"all {data['of']:,}" if data["n"] == data["of"] else f"{data['n']:,} of {data['of']:,}, at random"
+    )
+    protocol = "".join(f" {topic}: {text}." for topic, text in data["protocol"].items())
+    return f"{task}: {data['split']} samples of {data['source']}, {share}.{protocol}"
 
 
 def plain(results: Sequence[TaskResult]) -> str:

@@ -76,7 +76,7 @@ def test_the_floor_is_fitted_on_measured_samples_spread_evenly_and_nothing_else_
     material = material_for(TASK, source(CROPPED), config)  # opening the training part would raise
     measured = labels(material.samples)
     assert labels(material.floor_samples) == measured[::5]
-    assert material.floor_split == "the measured samples"
+    assert material.floor_split == "the measured"
     few = material_for(TASK, source(CROPPED), BenchmarkConfig(Path("run"), data="numbers", samples=5))
     assert labels(few.floor_samples) == labels(few.samples)
 

@@ -60,7 +60,7 @@ def test_stamp_states_the_protocol(make_stamp):
     record = make_stamp(samples=4)
     assert record["data"]["split"] == "test"
     assert record["data"]["n"] == 4
-    assert record["floor"]["split"] == "train"
+    assert record["floor"]["split"] == "training"
     assert record["floor"]["n"] == 3
     assert record["codec"] == [{"quality": 100, "subsampling": "4:4:4", "reference": None}]
     assert record["sampling"]["temperature"] == 0

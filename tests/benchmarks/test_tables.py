@@ -5,7 +5,16 @@ import re
 import pytest
 
 from transframer.benchmarks.statistics import Estimate
-from transframer.benchmarks.tables import COLUMNS, footnotes, markdown, plain, print_table, rows, summary
+from transframer.benchmarks.tables import (
+    COLUMNS,
+    data_note,
+    footnotes,
+    markdown,
+    plain,
+    print_table,
+    rows,
+    summary,
+)
 
 
 @pytest.fixture
@@ -71,3 +80,10 @@ def test_what_to_know_of_the_data_is_said_once(toy_benchmark, toy_source):
 
     results = 2 * toy_benchmark(source=Odd())
     assert footnotes(results).count("One scene only.") == 1
+
+
+def test_which_samples_of_a_data_set_and_by_what_protocol():
+    data = {"source": "nyu (here)", "split": "test", "n": 64, "of": 1654, "protocol": {"crop": "rows 1 to 2"}}
+    said = "depth: test samples of nyu (here), 64 of 1,654, at random. crop: rows 1 to 2."
+    assert data_note("depth", data) == said
+    assert "all 64." in data_note("depth", {**data, "of": 64, "protocol": {}})
