@@ -188,12 +188,12 @@ def source_for(config: BenchmarkConfig, training: TrainConfig) -> Source:
 
     Args:
         training: the settings of the measured run. One that learned from a part of the motorcycle pair is
-            measured on the other part.
+            measured on the other part; to compare another with it, name the format too.
     """
     size_px = config.size_px or training.size_px
     if config.data == "world":
         return WorldSource(config.seed, size_px)
-    if config.data == "motorcycle" and training.data != config.data:
+    if config.data == "motorcycle" and config.data_format is None and training.data != config.data:
         return MotorcycleSource(config.seed, size_px)
     from transframer.benchmarks.data_source import DataSource
 

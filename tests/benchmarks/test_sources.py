@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 
 from transframer.benchmarks.config import BenchmarkConfig
 from transframer.benchmarks.sources import MotorcycleSource, WorldSource, source_for
+from transframer.data.datasets.motorcycle import Motorcycle
 from transframer.errors import ConfigError
 from transframer.registry import get_task
 from transframer.training.config import TrainConfig
@@ -40,3 +42,16 @@ def test_source_follows_the_option():
     assert isinstance(source_for(BenchmarkConfig(Path("run")), TrainConfig()), WorldSource)
     pair = BenchmarkConfig(Path("run"), data="motorcycle", seed=3)
     assert source_for(pair, TrainConfig(size_px=48)) == MotorcycleSource(3, 48)
+
+
+def test_a_run_of_the_pair_and_whom_it_is_compared_with_are_measured_on_its_test_part():
+    pair = BenchmarkConfig(Path("run"), data="motorcycle")
+    learned = source_for(pair, TrainConfig(data="motorcycle", size_px=32))
+    other = source_for(dataclasses.replace(pair, data_format="motorcycle"), TrainConfig(size_px=32))
+    task = get_task("depth_estimation")
+    samples = learned.held_out(task, 0)
+    assert len(samples) == len(Motorcycle("motorcycle", "test", task.clip))
+    assert all(
+        torch.equal(one["depth_m"], two["depth_m"])
+        for one, two in zip(samples, other.held_out(task, 0), strict=True)
+    )
