@@ -121,7 +121,7 @@ class TestRun:
         assert data["source"] == f"image_folder ({folder})"
         assert "32 x 32 px" in data["protocol"]["resolution"]
         assert result.protocol["task_settings"]["classes"] == list(CLASSES)
-        assert result.protocol["floor"]["split"] == "the measured samples"
+        assert result.protocol["floor"]["split"] == "the measured"
         assert (tuned / f"benchmark-{folder.name}/results.md").exists()
 
     def test_predict_writes_the_class_names_of_the_data(self, tuned, folder, tmp_path):
