@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from transframer.benchmarks.sources import Source
 from transframer.data.catalog import open_dataset, task_for
 from transframer.data.dataset import Dataset
-from transframer.data.source import DatasetSource, checked_keys, read_record, resized
-from transframer.errors import ConfigError, DataError
+from transframer.data.source import DatasetSource, checked_keys, read_record, resized, serves
+from transframer.errors import ConfigError
 from transframer.task import Sample, Task
 
 
@@ -63,11 +63,7 @@ class DataSource(Source):
 
     def serves(self, task: Task) -> bool:
         """Whether the data have what the task needs."""
-        try:
-            checked_keys(self._dataset(task), task.sample_type)
-        except DataError:
-            return False
-        return True
+        return serves(self._dataset(task), task.sample_type)
 
     @property
     def description(self) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from transframer.data.dataset import Dataset
+from transframer.data.source import serves
 from transframer.errors import ConfigError, DataError, unknown_name
 from transframer.task import Clip, Task
 
@@ -76,16 +77,29 @@ def dataset_class(format: str) -> type[Dataset]:
 
 
 def guess_format(root: Path) -> str:
-    """The format whose layout a folder or file has.
+    """The format whose layout a folder or file has; of several, the most particular.
+
+    Raises:
+        DataError: no such folder, or none of the known layouts; lists the formats.
+    """
+    return next(guesses(root))
+
+
+def guesses(root: Path) -> Iterator[str]:
+    """The formats whose layouts a folder or file has, the most particular first; there is at least one.
 
     Raises:
         DataError: no such folder, or none of the known layouts; lists the formats.
     """
     if not root.exists():
         raise DataError("no such file or folder", file=root)
+    found = False
     for name in _GUESSES:
         if dataset_class(name).looks_like(root):
-            return name
+            found = True
+            yield name
+    if found:
+        return
     raise DataError(
         "not a layout that is known by its looks",
         file=root,
@@ -108,15 +122,34 @@ def open_dataset(
     Args:
         root: its folder or file; for Hugging Face data sets also an id on the hub.
         task: what the records are for; decides which frames of a sequence they hold.
-        format: one of FORMATS, or "module:Class"; guessed from the folder where not given.
+        format: one of FORMATS, or "module:Class"; guessed from the folder where not given: of the layouts
+            that it has, the first that serves the task. (Numbered images may be of a class, or of a video.)
         options: further arguments of the format's class.
 
     Raises:
         TransframerError: an unknown format, options that it does not have, a folder that is not of it.
     """
-    if format is None:
-        own_data = str(root) in FORMATS and not Path(root).exists()  # "motorcycle" needs no folder
-        format = str(root) if own_data else guess_format(Path(root))
+    if format is None and str(root) in FORMATS and not Path(root).exists():
+        format = str(root)  # "motorcycle" needs no folder
+    if format is not None:
+        return _opened(root, split, task, format, options)
+    opened: list[Dataset | DataError] = []
+    for guess in guesses(Path(root)):
+        try:
+            dataset = _opened(root, split, task, guess, options)
+            if task is None or serves(dataset, task.sample_type):
+                return dataset
+            opened.append(dataset)
+        except DataError as error:
+            opened.append(error)
+    if isinstance(opened[0], DataError):
+        raise opened[0]
+    return opened[0]
+
+
+def _opened(
+    root: Path | str, split: str, task: Task | None, format: str, options: Mapping[str, Any] | None
+) -> Dataset:
     cls = dataset_class(format)
     known = [name for name in inspect.signature(cls).parameters if name not in ("root", "split", "clip")]
     for name in options or {}:

@@ -179,6 +179,15 @@ def checked_keys(dataset: Dataset, sample_type: type) -> frozenset[str]:
     return (required | optional) & dataset.fields
 
 
+def serves(dataset: Dataset, sample_type: type) -> bool:
+    """Whether the data set has what a task's samples need."""
+    try:
+        checked_keys(dataset, sample_type)
+    except DataError:
+        return False
+    return True
+
+
 def resized(record: dict[str, Any], size_px: int) -> dict[str, Any]:
     """A record with all its images and labels brought to size_px x size_px, each side scaled separately.
 

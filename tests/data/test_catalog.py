@@ -2,10 +2,18 @@ import importlib.util
 import inspect
 
 import pytest
+from PIL import Image
 
 from tests.data.toy_dataset import Numbers
 from transframer.data import catalog
-from transframer.data.catalog import FORMATS, dataset_class, guess_format, open_dataset, task_for
+from transframer.data.catalog import (
+    FORMATS,
+    dataset_class,
+    guess_format,
+    guesses,
+    open_dataset,
+    task_for,
+)
 from transframer.data.dataset import Dataset
 from transframer.errors import ConfigError, DataError, UnknownNameError
 from transframer.registry import get_task
@@ -142,3 +150,15 @@ class TestTaskFor:
     def test_an_empty_list_of_names_is_none(self):
         task = get_task("image_classification")
         assert task_for(task, self.dataset(label=())) == task
+
+
+def test_of_several_layouts_the_one_that_serves_the_task_is_taken(tmp_path):
+    for name in ("cat", "dog", "emu", "fox"):
+        (tmp_path / name).mkdir()
+        for number in range(12):
+            Image.new("RGB", (16, 16), (20 * number, 0, 0)).save(tmp_path / name / f"{number}.png")
+    assert list(guesses(tmp_path)) == ["frames", "image_folder"]
+    classes, videos = get_task("image_classification"), get_task("video_prediction")
+    assert open_dataset(tmp_path, "train", classes).classes == {"label": ("cat", "dog", "emu", "fox")}
+    assert open_dataset(tmp_path, "train", videos).name == "frames"
+    assert open_dataset(tmp_path, "train", get_task("depth_estimation")).name == "frames"  # refused later
