@@ -8,13 +8,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
 from transframer.data.dataset import part_of_training, three_parts
-from transframer.data.datasets.sequences import FrameSequence
-from transframer.data.formats.images import load_image
+from transframer.data.datasets.sequences import FrameSequence, images_of_one_size
 from transframer.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -135,13 +133,4 @@ class FrameFiles(FrameSequence):
 
     def images(self, frames: Sequence[int]) -> UInt8[Tensor, "n 3 h w"]:
         """See `FrameSequence.images`."""
-        paths = [self.paths[frame] for frame in frames]
-        images = [load_image(path) for path in paths]
-        for path, image in zip(paths, images, strict=True):
-            if image.shape != images[0].shape:
-                raise DataError(
-                    f"{image.shape[2]} x {image.shape[1]} pixels",
-                    file=path,
-                    expected=f"{images[0].shape[2]} x {images[0].shape[1]}, as {paths[0]}",
-                )
-        return torch.stack(images)
+        return images_of_one_size([self.paths[frame] for frame in frames])

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from transframer.data.datasets.sequences import FrameSequence
-from transframer.data.formats.images import load_image, opened_image
+from transframer.data.datasets.sequences import FrameSequence, images_of_one_size
+from transframer.data.formats.images import opened_image
 from transframer.errors import DataError
 from transframer.frames import Camera
 
@@ -41,16 +41,7 @@ class PosedViews(FrameSequence):
 
     def images(self, frames: Sequence[int]) -> UInt8[Tensor, "n 3 h w"]:
         """See `FrameSequence.images`."""
-        files = self.files(frames)
-        images = [load_image(file) for file in files]
-        for file, image in zip(files, images, strict=True):
-            if image.shape != images[0].shape:
-                raise DataError(
-                    f"{image.shape[2]} x {image.shape[1]} pixels",
-                    file=file,
-                    expected=f"{images[0].shape[2]} x {images[0].shape[1]}, as {files[0]}",
-                )
-        return torch.stack(images)
+        return images_of_one_size([self.folder / self.names[frame] for frame in frames])
 
     @cached_property
     def size_px(self) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from transframer.data.dataset import Dataset
+from transframer.data.formats.images import load_image
 from transframer.errors import ConfigError, DataError
 from transframer.frames import Camera
 from transframer.task import Clip
@@ -54,6 +55,23 @@ class FrameSequence(abc.ABC):
     def label_fields(self, frame: int, keys: Collection[str]) -> dict[str, Any]:
         """Those of the labels asked for that a frame has."""
         return {}
+
+
+def images_of_one_size(paths: Sequence[Path]) -> UInt8[Tensor, "n 3 h w"]:
+    """Image files as one tensor.
+
+    Raises:
+        DataError: an unreadable file, or one of another size than the first.
+    """
+    images = [load_image(path) for path in paths]
+    for path, image in zip(paths, images, strict=True):
+        if image.shape != images[0].shape:
+            raise DataError(
+                f"{image.shape[2]} x {image.shape[1]} pixels",
+                file=path,
+                expected=f"{images[0].shape[2]} x {images[0].shape[1]}, as {paths[0]}",
+            )
+    return torch.stack(images)
 
 
 class SequenceDataset(Dataset):
