@@ -79,6 +79,7 @@ class _Trajectory(FrameSequence):
         return _FRAMES
 
     def images(self, frames: Sequence[int]) -> UInt8[Tensor, "n 3 h w"]:
+        """See `FrameSequence.images`."""
         names = [f"{frame}/image_aux1/encoded" for frame in frames]
         try:
             features = read_example(self._file.read(self._number), names)
@@ -98,4 +99,5 @@ class _Trajectory(FrameSequence):
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
     def files(self, frames: Sequence[int]) -> Sequence[Path]:
+        """See `FrameSequence.files`."""
         return [self._file.path]

@@ -140,9 +140,11 @@ class _Scene(StereoPair):
     folder: Path
 
     def photograph(self, side: int) -> UInt8[Tensor, "3 h w"]:
+        """See `StereoPair.photograph`."""
         return load_image(self.folder / f"im{side}.png")
 
     def disparity_px(self) -> Float[Tensor, "h w"]:
+        """See `StereoPair.disparity_px`."""
         path = _disparity(self.folder)
         values = read_pfm(path)
         if len(values) != 1:
@@ -150,6 +152,7 @@ class _Scene(StereoPair):
         return values[0]
 
     def calibration(self) -> StereoCalibration:
+        """See `StereoPair.calibration`."""
         return self._calibration
 
     @cached_property
@@ -158,6 +161,7 @@ class _Scene(StereoPair):
 
     @property
     def files(self) -> Sequence[Path]:
+        """See `StereoPair.files`."""
         names = ("im0.png", "im1.png", "calib.txt")
         return [*(self.folder / name for name in names), _disparity(self.folder)]
 

@@ -85,13 +85,16 @@ class _Crop(StereoPair):
     left: int
 
     def photograph(self, side: int) -> UInt8[Tensor, "3 h w"]:
+        """See `StereoPair.photograph`."""
         return self._window(_pair()[side])
 
     def disparity_px(self) -> Float[Tensor, "h w"]:
+        """See `StereoPair.disparity_px`."""
         _, _, disparity, valid = _pair()
         return self._window(disparity.where(valid, torch.tensor(torch.inf)))
 
     def calibration(self) -> StereoCalibration:
+        """See `StereoPair.calibration`."""
         left, right = (
             _camera(_PRINCIPAL_X_PX + shift - self.left, _PRINCIPAL_Y_PX - self.top, 0.0).intrinsics
             for shift in (0.0, _PRINCIPAL_SHIFT_PX)
@@ -100,6 +103,7 @@ class _Crop(StereoPair):
 
     @property
     def files(self) -> Sequence[Path]:
+        """See `StereoPair.files`."""
         import skimage.data
 
         folder = Path(skimage.data.__path__[0])

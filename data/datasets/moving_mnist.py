@@ -136,10 +136,12 @@ class _Digits(FrameSequence):
         return _FRAMES
 
     def images(self, frames: Sequence[int]) -> UInt8[Tensor, "n 3 h w"]:
+        """See `FrameSequence.images`."""
         grey = torch.from_numpy(self._file.frames(self._number, frames))
         return grey[:, None].repeat(1, 3, 1, 1)
 
     def files(self, frames: Sequence[int]) -> Sequence[Path]:
+        """See `FrameSequence.files`."""
         return [self._file.path]
 
 

@@ -146,12 +146,15 @@ class _Video(FrameSequence):
         return len(self._video)
 
     def images(self, frames: Sequence[int]) -> UInt8[Tensor, "n 3 h w"]:
+        """See `FrameSequence.images`."""
         return self._video.frames(frames)
 
     def files(self, frames: Sequence[int]) -> Sequence[Path]:
+        """See `FrameSequence.files`."""
         return [self._video.path]
 
     def label_fields(self, frame: int, keys: Collection[str]) -> dict[str, Any]:
+        """See `FrameSequence.label_fields`."""
         return {} if self._label is None else {"label": self._label}
 
 
