@@ -15,9 +15,10 @@ from transframer.tasks.image_quality import ImageScore, ImageTask, mean_quality
 
 
 class VideoSample(TypedDict):
-    """Past frames in any order, their times, the time asked for, all in one unit, and the frame then.
+    """Past frames in any order, their times, the time asked for, and the frame then.
 
-    Without times the frames count as 0, 1, 2, ...; without a query time the next one is asked for.
+    Times are in any unit, those of a single frame in seconds. Without times the frames are one step apart;
+    without a query time the next one is asked for.
     """
 
     images: UInt8[Tensor, "n 3 h w"]
@@ -30,8 +31,9 @@ class VideoSample(TypedDict):
 class VideoPrediction(ImageTask):
     """Video prediction. A prediction is an image, uint8 3 x h x w.
 
-    Times are annotated in steps (the mean spacing of the given frames) from the latest frame, so that a clip
-    poses the same problem at any frame rate and in any unit.
+    Times are annotated in steps (the mean spacing of the given frames; of a single one, the clip's step) from
+    the latest frame, so that a clip poses the same problem at any frame rate and in any unit. Training also
+    gives one or two frames, so that a video can start from an image.
 
     Attributes:
         quality: JPEG quality of the residual against the latest frame.
@@ -39,10 +41,18 @@ class VideoPrediction(ImageTask):
 
     name: ClassVar[str] = "video_prediction"
     sample_type: ClassVar[type] = VideoSample
-    context_images: ClassVar[tuple[int, int]] = (3, 3)
+    context_images: ClassVar[tuple[int, int]] = (1, 32)
     round_trip_bound: ClassVar[float] = 22.0
     estimate: ClassVar[Literal["mode", "median"]] = "median"
-    clip: Clip = field(default=Clip(frames=6, context=((0, 1, 2),), target=(3, 4, 5), step_s=0.1))
+    clip: Clip = field(
+        default=Clip(
+            frames=6,
+            context=((0, 1, 2),),
+            target=(3, 4, 5),
+            step_s=0.1,
+            training_context=((1, 2), (2,)),
+        )
+    )
     quality: int = 10
 
     def format(self, sample: Sample) -> Episode:
@@ -59,15 +69,16 @@ class VideoPrediction(ImageTask):
     def _steps(self, sample: Sample) -> tuple[list[float], float]:
         """Times of the frames and of the query, in steps from the latest frame."""
         count = len(sample["images"])
-        times = torch.as_tensor(sample.get("times", torch.arange(count))).double()
+        in_steps = torch.arange(count) * self.clip.step_s
+        times = torch.as_tensor(sample.get("times", in_steps)).double()
         latest, earliest = times.max().item(), times.min().item()
-        if len(times) != count or not latest > earliest:
+        if len(times) != count or not (latest > earliest or (count == 1 and latest == earliest)):
             raise DataError(
                 f"times {times.tolist()} for {count} frames",
                 field="times",
                 expected="one each, not all the same",
             )
-        spacing = (latest - earliest) / (count - 1)
+        spacing = (latest - earliest) / (count - 1) if count > 1 else self.clip.step_s
         query_step = (float(sample.get("query_time", latest + spacing)) - latest) / spacing
         if not query_step > 0:
             raise DataError("a query time in the past", field="query_time", expected=f"after {latest:g}")

@@ -292,7 +292,7 @@ def test_an_exact_posterior_has_no_progress_to_show(tmp_path, monkeypatch):
         ("depth_estimation", ["empty"], {}, DataError, "no image in the folder"),
         ("depth_estimation", ["a.png", "a.jpg"], {}, DataError, "2 images would be written as a_depth"),
         ("depth_estimation", ["a.png"], {"times": (0.0,)}, DataError, "does not use times"),
-        ("video_prediction", ["a.png", "b.png"], {}, DataError, "video_prediction for 2 images"),
+        ("optical_flow", ["a.png"], {}, DataError, "optical_flow for 1 images"),
         (
             "video_prediction",
             ["a.png", "b.png", "c.png"],

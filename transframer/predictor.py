@@ -11,9 +11,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from transframer.codec import round_trips, token_count
 from transframer.frames import Episode, Frame
 
 Estimate = Literal["mode", "median"]
+Likelihood = Literal["exact", "bound"]
 
 
 @dataclass
@@ -40,7 +42,7 @@ class Samples:
     Attributes:
         frames: the predicted frames, annotated by each episode's query.
         log_prob: nats of each drawn frame under the model itself (temperature 1, no truncation).
-        tokens: triples in each frame, the stop not counted.
+        tokens: what each frame was drawn as, counted: triples (the stop not counted), codes.
         grid: the quantised DCT coefficients drawn, of a predictor that draws such; else None.
     """
 
@@ -50,9 +52,36 @@ class Samples:
     grid: Int[Tensor, "b 192 gy gx"] | None = None
 
 
+class Memory(abc.ABC):
+    """What a predictor keeps of the videos it continues from one frame to the next, such as a cache of keys.
+
+    It is given to the calls of `sample` that draw the frames of the same videos one after the other. The
+    context of each call is that of the call before, its oldest frames perhaps left out, and then the frames
+    which that call drew.
+    """
+
+    @abc.abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """All that it holds, to be saved."""
+
+    @abc.abstractmethod
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Puts back what `state` gave."""
+
+
 class FramePredictor(nn.Module, abc.ABC):
     """Learns p(target frame | context frames, query annotation). Any model of this interface can be
-    trained, benchmarked and used for any task."""
+    trained, benchmarked and used for any task that it does not refuse.
+
+    Attributes:
+        likelihood: whether `log_prob` is exact, or a lower bound of it.
+    """
+
+    likelihood: Likelihood = "exact"
+
+    def refusal(self, episode: Episode) -> str | None:
+        """Why this kind of model cannot learn such an episode; None where it can."""
+        return None
 
     @abc.abstractmethod
     def collate(self, episodes: Sequence[Episode]) -> Any:
@@ -73,7 +102,21 @@ class FramePredictor(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def log_prob(self, episodes: Sequence[Episode]) -> Float[Tensor, " b"]:
-        """Nats of each episode's target frame as coded by its codec settings, exact."""
+        """Nats of each episode's target frame as the model codes it: exact, or a lower bound where
+        `likelihood` says so."""
+
+    def round_trips(self, episodes: Sequence[Episode]) -> tuple[list[Frame], int]:
+        """The target frames of episodes of one size as the model can state them at best, and how many tokens
+        these take in all; by default those of the DCT codec at each query's settings."""
+        return round_trips(episodes), int(token_count(episodes).sum())
+
+    def memory(self, window: int) -> Memory | None:
+        """What to give to `sample` while it continues videos; None of a model that keeps nothing.
+
+        Args:
+            window: how many of the latest frames are seen.
+        """
+        return None
 
     @abc.abstractmethod
     def sample(
@@ -85,6 +128,7 @@ class FramePredictor(nn.Module, abc.ABC):
         top_p: float = 1.0,
         estimate: Estimate = "mode",
         generator: torch.Generator | None = None,
+        memory: Memory | None = None,
     ) -> Samples:
         """Draws frames; temperature 0 gives the estimate asked for and needs no generator.
 
@@ -96,6 +140,7 @@ class FramePredictor(nn.Module, abc.ABC):
             top_p: nucleus of each distribution that is drawn from, in (0, 1].
             estimate: what temperature 0 gives.
             generator: on any device; draws of a seed differ between devices that it is on.
+            memory: of this model's `memory`, where it has one and the frames of videos are drawn in turn.
         """
 
     def posterior(self, episode: Episode, candidates: Sequence[Frame]) -> Float[Tensor, " k"]:

@@ -37,6 +37,7 @@ class Clip:
         target: the choices of which frame is the target; empty for tasks whose target is a label. It may be
             a context frame, of which `format` then hides a part (the colours, the sharpness).
             Labels (mask, boxes, depth_m, ...) belong to the first context frame.
+        training_context: further choices of context, in the training split alone.
         step_s: seconds between two frames.
         main_object: one object fills much of the picture (for classifying a whole image).
         static: only the camera moves (for view synthesis).
@@ -48,6 +49,11 @@ class Clip:
     step_s: float = 0.1
     main_object: bool = False
     static: bool = False
+    training_context: tuple[tuple[int, ...], ...] = ()
+
+    def contexts(self, split: str) -> tuple[tuple[int, ...], ...]:
+        """The choices of context in a split."""
+        return self.context + self.training_context if split == "train" else self.context
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ class SequenceDataset(Dataset):
 
     @property
     def _choices(self) -> int:
-        return len(self.clip.context) * max(1, len(self.clip.target))
+        return len(self.clip.contexts(self.split)) * max(1, len(self.clip.target))
 
     def _windows(self, sequence: FrameSequence) -> int:
         span = (self.clip.frames - 1) * self.stride(sequence) + 1
@@ -161,7 +161,7 @@ class SequenceDataset(Dataset):
         sequence = self.sequences[number]
         within = index - (self._ends[number - 1] if number else 0)
         window, choice = divmod(within, self._choices)
-        context = self.clip.context[choice // max(1, len(self.clip.target))]
+        context = self.clip.contexts(self.split)[choice // max(1, len(self.clip.target))]
         stride = self.stride(sequence)
         start = window * (self.window_stride or (self.clip.frames - 1) * stride + 1)
         target = None
@@ -175,12 +175,12 @@ class SequenceDataset(Dataset):
         return sequence.files([*context, *([] if target is None else [target])])
 
     def record(self, index: int, keys: Collection[str]) -> dict[str, Any]:
-        """The record of a window; times are seconds where the frame rate is known, else frame numbers."""
+        """The record of a window; times are seconds, without a frame rate as if the clip's step was kept."""
         sequence, context, target = self.place(index)
         with_target = target is not None and "target" in keys
         images = sequence.images([*context, *([target] if with_target else [])])  # type: ignore[list-item]
         record: dict[str, Any] = {"images": images[: len(context)]}
-        rate = sequence.frames_per_s or 1.0
+        rate = sequence.frames_per_s or self.stride(sequence) / self.clip.step_s
         if "times" in keys:
             record["times"] = torch.tensor([frame / rate for frame in context], dtype=torch.float64)
         if "cameras" in keys and "cameras" in self.labels:

@@ -49,15 +49,16 @@ def samples_of(
     index = torch.as_tensor(indices, dtype=torch.int64, device=world.device)
     # a key of their own, so that the picks say nothing about what the scene holds
     draw = Draws(splitmix64(world.keys(index)), capacity=2)
-    contexts = draw.choice(len(clip.context)).tolist()
+    choices = clip.contexts(world.split)
+    contexts = draw.choice(len(choices)).tolist()
     targets = draw.choice(max(1, len(clip.target))).tolist()
     # clips of one call have equally many frames, so one call per number of context images
     groups: dict[int, list[int]] = defaultdict(list)
     for row, pick in enumerate(contexts):
-        groups[len(clip.context[pick])].append(row)
+        groups[len(choices[pick])].append(row)
     samples: list[dict[str, Any]] = [{}] * len(index)
     for count, rows in groups.items():
-        steps = [clip.context[contexts[r]] + clip.target[targets[r] : targets[r] + 1] for r in rows]
+        steps = [choices[contexts[r]] + clip.target[targets[r] : targets[r] + 1] for r in rows]
         labels = {label for key in keys for label in _LABELS_OF_KEY[key]}
         clips = world.at(index[rows], torch.tensor(steps, device=world.device), clip, labels)
         for row, sample in zip(rows, _split(clips, count, keys), strict=True):
@@ -74,8 +75,9 @@ def _checked_keys(sample_type: type, clip: Clip) -> list[str]:
             field=sample_type.__name__,
             expected=f"keys out of {', '.join(_LABELS_OF_KEY)}",
         )
-    frames = {frame for choice in (*clip.context, clip.target) for frame in choice}
-    if not all(clip.context) or not clip.context or not frames <= set(range(clip.frames)):
+    contexts = clip.contexts("train")
+    frames = {frame for choice in (*contexts, clip.target) for frame in choice}
+    if not all(contexts) or not clip.context or not frames <= set(range(clip.frames)):
         raise ConfigError(
             f"context {clip.context} and target {clip.target} of a clip of {clip.frames} frames",
             field="clip",
@@ -87,7 +89,7 @@ def _checked_keys(sample_type: type, clip: Clip) -> list[str]:
             field=sample_type.__name__,
             next_step="name the target frames in the task's clip",
         )
-    if {"flow", "flow_valid"}.intersection(keys) and any(c[1:2] != (c[0] + 1,) for c in clip.context):
+    if {"flow", "flow_valid"}.intersection(keys) and any(c[1:2] != (c[0] + 1,) for c in contexts):
         raise DataError(
             f"flow between context frames {clip.context}",
             field=sample_type.__name__,

@@ -63,3 +63,11 @@ def test_psnr_by_horizon():
 def test_impossible_times(times, query_time):
     with pytest.raises(DataError, match="time"):
         TASK.format(sample(times, query_time))
+
+
+def test_a_single_image_counts_its_time_in_the_clips_steps():
+    image = sample()["images"][:1]
+    assert TASK.format({"images": image}).query.time == 1
+    timed = TASK.format({"images": image, "times": torch.tensor([5.0]), "query_time": 5.3})
+    assert timed.query.time == pytest.approx(0.3 / TASK.clip.step_s)
+    assert [frame.annotation.time for frame in timed.context] == [0]

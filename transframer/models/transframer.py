@@ -35,7 +35,7 @@ from transframer.models.draft import DraftHead
 from transframer.models.hints import hint_images
 from transframer.models.presets import TransframerConfig
 from transframer.models.unet import EncoderBlock, MultiFrameUNet
-from transframer.predictor import Estimate, FramePredictor, Loss, Samples
+from transframer.predictor import Estimate, FramePredictor, Loss, Memory, Samples
 
 # What one more pass through the decoders costs, in events (see `length_groups`): a rough figure for a CPU;
 # elsewhere, unmeasured, launches rule, and only much padding is worth a pass.
@@ -267,8 +267,9 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
         top_p: float = 1.0,
         estimate: Estimate = "mode",
         generator: torch.Generator | None = None,
+        memory: Memory | None = None,
     ) -> Samples:
-        """Draws frames chunk by chunk; see `transframer.sampling.Sampler`."""
+        """Draws frames chunk by chunk, nothing kept in a memory; see `transframer.sampling.Sampler`."""
         from transframer.sampling import Sampler
 
         sampler = Sampler(self, temperature=temperature, top_p=top_p, estimate=estimate, generator=generator)

@@ -10,12 +10,13 @@ import torch
 
 from transframer.errors import ConfigError, unknown_name
 from transframer.predictor import FramePredictor
+from transframer.seeds import seed_for
 from transframer.task import Task
 from transframer.training import checkpoint
 from transframer.training.config import TrainConfig
 from transframer.training.distributed import Ranks, ranks
 from transframer.training.folders import DISK_FULL, disk_error
-from transframer.training.mixture import SampleSource, seed_for
+from transframer.training.mixture import SampleSource
 from transframer.training.run import Run
 from transframer.training.stopping import StopRequests
 

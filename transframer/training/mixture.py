@@ -7,7 +7,6 @@ processes and workers, and continues after a stop with nothing saved but the ste
 
 from __future__ import annotations
 
-import hashlib
 import signal
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from transframer.errors import ConfigError, DataError, TransframerError
 from transframer.predictor import FramePredictor
+from transframer.seeds import seed_for
 from transframer.task import Clip, Task
 
 TIMEOUT_S = 300  # a worker that hangs is never found otherwise
@@ -52,16 +52,6 @@ def sources_by_task(
 ) -> dict[str, SampleSource]:
     """The source of each task: its own, or the one that serves all."""
     return {name: source[name] if isinstance(source, Mapping) else source for name in tasks}
-
-
-def seed_for(*parts: int | str) -> int:
-    """A 63-bit seed from whatever names a random stream: (run seed, step, rank, purpose).
-
-    >>> seed_for(0, 1) == seed_for(0, 1), seed_for(0, 1) == seed_for(1, 0)
-    (True, False)
-    """
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import nn
 from transframer.errors import ConfigError, TransframerError
 from transframer.models.transfer import merged
 from transframer.predictor import FramePredictor, Loss
+from transframer.seeds import seed_for
 from transframer.task import Task
 from transframer.training import checkpoint
 from transframer.training.bad_samples import BadSamples
@@ -27,7 +28,6 @@ from transframer.training.mixture import (
     StepBatch,
     StepBatches,
     batches,
-    seed_for,
     sources_by_task,
 )
 from transframer.training.optimisation import (

@@ -45,8 +45,8 @@ class Counted(FrameSequence):
 class Videos(SequenceDataset):
     name, summary = "counted", "counted"
 
-    def __init__(self, lengths, clip, rate=None, labels=(), **strides):
-        super().__init__("root", "train", clip, **strides)
+    def __init__(self, lengths, clip, rate=None, labels=(), split="train", **strides):
+        super().__init__("root", split, clip, **strides)
         self.sequences_of = [Counted(s, length, rate) for s, length in enumerate(lengths)]
         self.given = frozenset(labels)
 
@@ -118,12 +118,19 @@ def test_without_a_target_there_is_none():
     assert numbers(dataset) == [(0, [0], None), (0, [1], None), (0, [2], None), (0, [3], None)]
 
 
-def test_times_are_seconds_or_numbers_of_frames():
+def test_times_are_seconds_at_the_frame_rate_or_else_at_the_clips_step():
     record = Videos([9], PAIR, rate=4.0, frame_stride=2).record(0, {"times", "query_time"})
     assert record["times"].tolist() == [0.0, 0.5]
     assert record["query_time"] == 1.0
-    record = Videos([9], PAIR).record(1, {"times", "query_time"})
-    assert (record["times"].tolist(), record["query_time"]) == ([3.0, 4.0], 5.0)
+    record = Videos([9], PAIR, frame_stride=2).record(0, {"times", "query_time"})
+    assert record["times"].tolist() == pytest.approx([0.0, PAIR.step_s])
+    assert record["query_time"] == pytest.approx(2 * PAIR.step_s)
+
+
+def test_training_alone_has_the_further_contexts():
+    clip = Clip(frames=3, context=((0, 1),), target=(2,), training_context=((1,),))
+    assert [context for _, context, _ in numbers(Videos([3], clip))] == [[0, 1], [1]]
+    assert [context for _, context, _ in numbers(Videos([3], clip, split="test"))] == [[0, 1]]
 
 
 def test_cameras_are_those_of_the_frames_and_labels_those_of_the_first():
