@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from transframer.benchmarks.markup import text, title
+from transframer.benchmarks.numbers import arrow, number
 from transframer.benchmarks.results import TaskResult
-from transframer.benchmarks.tables import arrow, number
 
 # The stretch of the floor-to-ceiling scale that a bar shows; what lies outside is drawn at its end.
 _LEFT, _RIGHT = -0.3, 1.05

@@ -1,8 +1,8 @@
 """What coding alone costs each task: `python -m transframer.benchmarks.codec --qualities 15 30 50 75`.
 
 The ceiling of a task is the score of its true target frames, coded and decoded: the best that a model of
-coded frames can do. With the tokens a frame takes, it is the frontier by which a task's format and quality
-are chosen: a better ceiling is worth having only while the model can still learn the longer frames.
+frames in that code can do. With the tokens a frame takes, it is the frontier by which a task's format and
+quality are chosen: a better ceiling is worth having only while the model can still learn the longer frames.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import math
 import platform
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from transframer.codec import round_trips, token_count
 from transframer.data.formats.atomic import whole_file
 from transframer.data.world import World
 from transframer.errors import ConfigError, TransframerError
-from transframer.frames import CodecSettings
+from transframer.frames import CodecSettings, Episode, Frame
 from transframer.registry import get_task, task_names
 from transframer.task import Sample, Task
 
@@ -52,8 +52,21 @@ class Ceiling:
     tokens: float
 
 
-def ceiling(task: Task, samples: Sequence[Sample]) -> tuple[dict[str, float], float]:
+def dct_round_trips(episodes: Sequence[Episode]) -> tuple[list[Frame], int]:
+    """The targets of episodes of one size by way of the DCT codec, and how many triples these take in all."""
+    return round_trips(episodes), int(token_count(episodes).sum())
+
+
+def ceiling(
+    task: Task,
+    samples: Sequence[Sample],
+    coded: Callable[[Sequence[Episode]], tuple[list[Frame], int]] = dct_round_trips,
+) -> tuple[dict[str, float], float]:
     """The metrics of the coded and decoded true targets of labelled samples, and mean tokens per frame.
+
+    Args:
+        coded: codes and decodes the targets of episodes of one size and counts their tokens, as
+            `FramePredictor.round_trips` does by the code of a model.
 
     Raises:
         DataError: a sample without a label.
@@ -68,8 +81,9 @@ def ceiling(task: Task, samples: Sequence[Sample]) -> tuple[dict[str, float], fl
         for start in range(0, len(indices), _BATCH):
             chosen = indices[start : start + _BATCH]
             batch = [episodes[index] for index in chosen]
-            tokens += int(token_count(batch).sum())
-            for index, frame in zip(chosen, round_trips(batch), strict=True):
+            frames, count = coded(batch)
+            tokens += count
+            for index, frame in zip(chosen, frames, strict=True):
                 prediction = task.decode(frame, episodes[index].without_target())
                 scores[index] = task.score(prediction, samples[index])
     metrics = task.summarise([scores[index] for index in range(len(samples))])

@@ -34,6 +34,12 @@ class BenchmarkConfig:
         size_px: height and width of the frames, a multiple of 16; by default the run's own.
         floor_samples: samples on which the trivial predictions are fitted: of the world's training split; or
             of those measured of a data set, since its training part is never loaded.
+        rollout_frames: how many frames to draw one after the other for each video, for tasks that predict
+            the next frame, whose drift from the true video is then measured; 0 for none.
+        rollout_videos: held-out videos that are continued so, at the temperature given, or else at 1.
+        video_features: a network whose features of the drawn videos are compared with those of the true
+            ones (Frechet distance): a TorchScript file, or package.module:function or
+            path/to/file.py:function that returns a callable (docs/benchmark.md says what it is given).
         out: folder of the results; by default RUN/benchmark, or RUN/benchmark-NAME for data of that name.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         no_cache: measure again what an earlier benchmark already measured under the same protocol.
@@ -53,6 +59,9 @@ class BenchmarkConfig:
     split: Literal["test", "validation"] = "test"
     size_px: int | None = None
     floor_samples: int = 256
+    rollout_frames: int = 0
+    rollout_videos: int = 16
+    video_features: str | None = None
     out: Path | None = None
     device: str = "auto"
     no_cache: bool = False
@@ -62,18 +71,32 @@ class BenchmarkConfig:
             "samples": 1 if self.data in ("world", "motorcycle") else 0,
             "batch_size": 1,
             "floor_samples": 1,
+            "rollout_frames": 0,
+            "rollout_videos": 2 if self.video_features else 1,
         }
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise ConfigError(str(getattr(self, name)), field=name, expected=f"at least {minimum}")
         if self.size_px is not None and (self.size_px < 16 or self.size_px % 16):
             raise ConfigError(str(self.size_px), field="size_px", expected="a multiple of 16")
+        if self.video_features and not self.rollout_frames:
+            raise ConfigError(
+                "no videos are drawn to take features of",
+                field="video_features",
+                expected="rollout_frames of at least 1 with it",
+                next_step="give --rollout-frames too",
+            )
         _ = self.sampling_temperature  # raises where the settings contradict each other
 
     @property
     def sampling_temperature(self) -> float:
         """The temperature in force."""
         return temperature_in_force(self.temperature, self.top_p, self.samples_per_query)
+
+    @property
+    def rollout_temperature(self) -> float:
+        """The temperature of rollouts, which are samples where nothing else is asked for."""
+        return 1.0 if self.temperature is None else self.temperature
 
     @property
     def folder(self) -> Path:

@@ -1,4 +1,4 @@
-"""Curves as inline SVGs in the page's colours: of training, a small panel per task; of sparsification."""
+"""Curves as inline SVGs in the page's colours: of training, a small panel per task; of parts of a result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transframer.benchmarks.results import Sparsification
+from transframer.benchmarks.parts import RolloutResult, Sparsification
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,11 +89,34 @@ def sparsification_curve(found: Sparsification) -> str:
     return _svg(draw, (7.0, 2.5))
 
 
-def _tidy(panel: Any) -> None:
+def drift_curves(found: RolloutResult) -> str:
+    """Each measure of drawn videos by steps ahead, with its interval and its reference, as an SVG element."""
+    steps = range(1, found.frames + 1)
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(1, len(found.curves), squeeze=False).flatten()
+        for panel, curve in zip(panels, found.curves, strict=True):
+            low, high = ([getattr(each, end) for each in curve.model] for end in ("low", "high"))
+            marker = "o" if found.frames == 1 else None  # a line of one point is not seen
+            panel.fill_between(steps, low, high, color=_ACCENT, alpha=0.18, linewidth=0)
+            panel.plot(steps, curve.reference, color=_SOFT, linewidth=1.2, linestyle="--", marker=marker)
+            values = [each.value for each in curve.model]
+            panel.plot(steps, values, color=_ACCENT, linewidth=1.6, marker=marker)
+            name = curve.name.upper() if curve.name in ("psnr", "ssim") else curve.name.capitalize()
+            panel.set_title(f"{name} ({curve.unit})" if curve.unit else name, fontsize=10, loc="left")
+            _tidy(panel, from_zero=curve.name == "sharpness")
+            panel.xaxis.get_major_locator().set_params(integer=True)
+        figure.supxlabel("steps after the prompt", fontsize=9)
+
+    return _svg(draw, (11.2, 2.6))
+
+
+def _tidy(panel: Any, *, from_zero: bool = True) -> None:
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(axis="y", color=_RULE, linewidth=0.6)
     panel.tick_params(length=0)
-    panel.set_ylim(bottom=0)
+    if from_zero:
+        panel.set_ylim(bottom=0)
 
 
 def _svg(draw: Callable[[Figure], None], inches: tuple[float, float]) -> str:

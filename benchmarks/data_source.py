@@ -82,11 +82,12 @@ class DataSource(Source):
         }
 
     def _dataset(self, task: Task) -> Dataset:
-        if task.name not in self._opened:
-            self._opened[task.name] = open_dataset(
+        key = f"{task.name} {task.clip}"  # rollouts ask for the same task's data in longer clips
+        if key not in self._opened:
+            self._opened[key] = open_dataset(
                 self.data, self.split, task, format=self.format, options=self.options
             )
-        return self._opened[task.name]
+        return self._opened[key]
 
     def _require_classes(self, task: Task, dataset: Dataset) -> None:
         theirs: tuple[str, ...] = getattr(task_for(task, dataset), "classes", ())

@@ -6,6 +6,9 @@ import html
 import re
 from collections.abc import Sequence
 
+from transframer.benchmarks.pictures import png_width
+
+_DRAWN_PX = 150  # a picture as wide as this was drawn large, with text in it: it is not enlarged but legible
 EMPHASISED, VERDICT = "model [95 % interval]", "against the floor"
 
 
@@ -21,7 +24,8 @@ def number_table(
         wide: as wide as the page.
     """
     kinds = {name: "" if name in words else "figure" for name in names}
-    kinds[EMPHASISED] += " model"
+    if EMPHASISED in kinds:
+        kinds[EMPHASISED] += " model"
     heads = "".join(f'<th class="{kind}">{text(name)}</th>' for name, kind in kinds.items())
     lines = []
     for row in body:
@@ -32,6 +36,18 @@ def number_table(
         lines.append(f"<tr>{''.join(cells)}</tr>")
     width = " wide" if wide else ""
     return f'<div class="scroll"><table class="numbers{width}"><tr>{heads}</tr>{"".join(lines)}</table></div>'
+
+
+def figure(uri: str, what: str, caption: str | None = None) -> str:
+    """A picture, with a line below it where there is something to say.
+
+    Args:
+        uri: from `pictures.data_uri`.
+        what: it shows, for those who do not see it.
+    """
+    below = f"<figcaption>{text(caption)}</figcaption>" if caption else ""
+    kind = "drawn" if png_width(uri) >= _DRAWN_PX else "frame"
+    return f'<figure><img class="{kind}" src="{uri}" alt="{text(what)}">{below}</figure>'
 
 
 def prose(words: str) -> str:

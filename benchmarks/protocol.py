@@ -13,12 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import PIL
 import torch
 from torch import Tensor, nn
 
 import transframer
 from transframer.benchmarks.config import BenchmarkConfig
 from transframer.benchmarks.sources import Material
+from transframer.predictor import FramePredictor
+from transframer.rollout import window_of
 
 
 def fingerprint(*values: Any) -> str:
@@ -61,21 +64,23 @@ def code_version() -> dict[str, Any]:
 
 def stamp(
     material: Material,
-    predictor: nn.Module,
+    predictor: FramePredictor,
     weights_sha256: str,
     config: BenchmarkConfig,
     device: torch.device,
+    features: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything a result depends on, as JSON values; timings are not part of it.
 
     Args:
         weights_sha256: of `predictor`, hashed once for all tasks.
         device: the device that is measured on.
+        features: what names the network that videos are compared by, where they are.
     """
     task, samples, episodes = material.task, material.samples, material.episodes
     codecs = {str(dataclasses.astuple(e.query.codec)): dataclasses.asdict(e.query.codec) for e in episodes}
     source_file = inspect.getsourcefile(type(task))
-    record = {
+    record: dict[str, Any] = {
         "task": task.name,
         "task_class": f"{type(task).__module__}:{type(task).__qualname__}",
         "task_settings": dataclasses.asdict(task),
@@ -104,6 +109,7 @@ def stamp(
             "class": f"{type(predictor).__module__}:{type(predictor).__qualname__}",
             "parameters": sum(p.numel() for p in predictor.parameters()),
             "weights_sha256": weights_sha256,
+            "likelihood": predictor.likelihood,
         },
         "code": code_version(),
         "machine": {
@@ -113,6 +119,19 @@ def stamp(
             "threads": torch.get_num_threads(),
         },
     }
+    if material.videos is not None:
+        record["rollout"] = {
+            "videos": len(material.videos),
+            "frames": config.rollout_frames,
+            "prompt_frames": material.videos.shape[1] - config.rollout_frames,
+            "window": window_of(task),
+            "temperature": config.rollout_temperature,
+            "top_p": config.top_p,
+            "fingerprint": fingerprint(material.videos),
+            "features": features,
+        }
+    if getattr(predictor, "autoencoder", None) is not None:
+        record["jpeg"] = f"Pillow {PIL.__version__}"  # what the autoencoder is compared with
     return json.loads(json.dumps(record, default=str))  # tuples become lists, as they will when read back
 
 

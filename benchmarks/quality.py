@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,8 +17,10 @@ from transframer.benchmarks.measure import measure
 from transframer.benchmarks.protocol import digest, stamp, weights_hash
 from transframer.benchmarks.report import html_report
 from transframer.benchmarks.results import TaskResult
+from transframer.benchmarks.rollouts import tasks_to_roll_out, true_videos
 from transframer.benchmarks.sources import Source, material_for, source_for
 from transframer.benchmarks.tables import interval, markdown, metric_name, number, print_table
+from transframer.benchmarks.video_distance import VideoFeatures
 from transframer.errors import unknown_name
 from transframer.predictor import FramePredictor
 from transframer.registry import task_names
@@ -47,7 +50,7 @@ def benchmark_run(config: BenchmarkConfig) -> list[TaskResult]:
     Raises:
         CheckpointError: `config.run` is neither a run folder nor pretrained weights.
         UnknownNameError: no such task.
-        ConfigError: the data cannot serve a task; no such device.
+        ConfigError: the data cannot serve a task; no such device; rollouts asked of tasks that have none.
         DataError: a sample that cannot be predicted or scored; no room to write.
     """
     for name in config.tasks:
@@ -97,16 +100,20 @@ def benchmark_tasks(
     predictor = predictor.to(device).eval()
     weights = weights_hash(predictor)
     results = []
-    for task in tasks:
-        source.held_out(task, 1)  # data that cannot serve a task is said before any measurement
+    # Data that cannot serve a task, and a network that cannot be read, are said before any measurement.
+    firsts = [source.held_out(task, 1) for task in tasks]
+    rolled = tasks_to_roll_out(tasks, firsts, source, config)
+    features = VideoFeatures(config.video_features, device) if config.video_features else None
     for task in tasks:
         start = time.perf_counter()
         material = material_for(task, source, config)
-        protocol = stamp(material, predictor, weights, config, device)
+        if task.name in rolled:
+            material = replace(material, videos=true_videos(task, source, config, config.rollout_videos))
+        protocol = stamp(material, predictor, weights, config, device, features.facts if features else None)
         result = None if config.no_cache else cache.load(task.name, digest(protocol))
         how = "from the cache"
         if result is None:
-            result = measure(material, predictor, config, protocol, device)
+            result = measure(material, predictor, config, protocol, device, features)
             cache.store(result)
             how = f"{time.perf_counter() - start:.1f} s"
         results.append(result)

@@ -8,25 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from transframer.benchmarks.bars import glance
-from transframer.benchmarks.curves import sparsification_curve, training_curves
-from transframer.benchmarks.markup import number_table, prose, text, title
-from transframer.benchmarks.pictures import png_width
+from transframer.benchmarks.curves import training_curves
+from transframer.benchmarks.markup import figure, number_table, prose, text, title
+from transframer.benchmarks.notes import footnotes
+from transframer.benchmarks.numbers import metric_name, number
+from transframer.benchmarks.report_parts import autoencoder_section, rollout_section, sparsification_section
 from transframer.benchmarks.results import Picture, TaskResult
 from transframer.benchmarks.style import CSS
-from transframer.benchmarks.tables import (
-    COLUMNS,
-    TEXT_COLUMNS,
-    footnotes,
-    metric_name,
-    metric_rows,
-    number,
-    reliability,
-    rows,
-    summary,
-)
+from transframer.benchmarks.tables import COLUMNS, TEXT_COLUMNS, metric_rows, rows, summary
 
 _GRID_PX, _GAP_PX = 1020, 14  # the page's width but for the first column; padding of a cell
-_DRAWN_PX = 150  # a picture as wide as this was drawn large, with text in it: it is not enlarged but legible
 
 
 def html_report(results: Sequence[TaskResult], command: str, run: Path) -> str:
@@ -61,6 +52,7 @@ def _header(results: Sequence[TaskResult], name: str) -> str:
     accelerator = max(result.peak_accelerator_bytes for result in results) / 2**30
     sampling = first["sampling"]
     temperature = sampling["temperature"]
+    bound = any(result.likelihood == "bound" for result in results)
     how = f"temperature {temperature:g}" if temperature else "each task's point estimate"
     if sampling["top_p"] < 1 and temperature > 0:
         how += f", top-p {sampling['top_p']:g}"
@@ -70,6 +62,7 @@ def _header(results: Sequence[TaskResult], name: str) -> str:
         "Frames": f"{first['data']['size_px']} x {first['data']['size_px']} px",
         "Samples per task": ", ".join(map(str, sorted({len(result.per_sample) for result in results}))),
         "Sampling": f"{how}, {sampling['samples_per_query']} per query",
+        "Likelihood": "lower bound: bits/frame are at most" if bound else "exact",
         "Device": first["machine"]["device"],
         "Peak memory": f"{memory:.2f} GiB" + (f", GPU {accelerator:.2f} GiB" if accelerator else ""),
         "Weights": first["model"]["weights_sha256"][:12],
@@ -109,19 +102,7 @@ def _task(result: TaskResult) -> str:
         f"<tr>{heads}</tr>{seen}</table></div>"
         f'<p class="small soft">Samples: best, median and worst of {len(result.per_sample)} by '
         f"{text(metric_name(result))} of the sample alone, and others drawn at random.{text(spread)}</p>"
-        f"{_sparsification(result)}</section>"
-    )
-
-
-def _sparsification(result: TaskResult) -> str:
-    if result.sparsification is None:
-        return ""
-    found = result.sparsification
-    return (
-        f'<figure class="sparsification">{sparsification_curve(found)}<figcaption>Sparsification: the mean '
-        f"error of the pixels that remain when others are removed, by {text(found.uncertainty.name)}, by the "
-        f"error itself (oracle) or at random; {found.pixels:,} pixels. {text(reliability(found))}."
-        "</figcaption></figure>"
+        f"{sparsification_section(result)}{rollout_section(result)}{autoencoder_section(result)}</section>"
     )
 
 
@@ -129,25 +110,19 @@ def _picture(picture: Picture, metric: str) -> str:
     scores = "<br>".join(f"{text(who)} {number(value)}" for who, value in picture.scores.items())
     *times, query_time = (None if time is None else f"t = {time:.3g}" for time in picture.times)
     context = (
-        _figure(uri, f"context frame of sample {picture.index}", time)
+        figure(uri, f"context frame of sample {picture.index}", time)
         for uri, time in zip(picture.context, times, strict=True)
     )
     cells = [f'<div class="frames">{"".join(context)}</div>']
-    cells.append(_figure(picture.truth, f"truth of sample {picture.index}", query_time))
+    cells.append(figure(picture.truth, f"truth of sample {picture.index}", query_time))
     for what in ("model", "floor", "ceiling"):
-        cells.append(_figure(getattr(picture, what), f"{what} of sample {picture.index}"))
+        cells.append(figure(getattr(picture, what), f"{what} of sample {picture.index}"))
     if picture.uncertainty:
         scale = f"0 to {picture.uncertainty_max:.3g} {picture.uncertainty_unit}".strip()
-        cells.append(_figure(picture.uncertainty, f"uncertainty of sample {picture.index}", scale))
+        cells.append(figure(picture.uncertainty, f"uncertainty of sample {picture.index}", scale))
     about = f"sample {picture.index}<br>{text(metric)}<br>{scores}"
     which = f'<b>{picture.chosen_as}</b><span class="soft">{about}</span>'
     return f'<tr><td class="which">{which}</td>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
-
-
-def _figure(uri: str, what: str, caption: str | None = None) -> str:
-    below = f"<figcaption>{text(caption)}</figcaption>" if caption else ""
-    kind = "drawn" if png_width(uri) >= _DRAWN_PX else "frame"
-    return f'<figure><img class="{kind}" src="{uri}" alt="{text(what)}">{below}</figure>'
 
 
 def _training(run: Path) -> str:

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from transframer.benchmarks.json_records import read, strict
+from transframer.benchmarks.parts import AutoencoderResult, RolloutResult, Sparsification
 from transframer.benchmarks.statistics import Estimate, verdict
+from transframer.predictor import Likelihood
 from transframer.task import Metric
 
 
@@ -20,7 +23,7 @@ class MetricResult:
         model: over the held-out samples.
         floor: of the trivial prediction on the same samples.
         difference: model - floor, resampled in pairs.
-        ceiling: of the true target, coded and decoded, on the same samples.
+        ceiling: of the true target, coded and decoded as the model codes it, on the same samples.
     """
 
     model: Estimate
@@ -60,45 +63,23 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Sparsification:
-    """Mean error of the pixels that remain as others are removed; see `benchmarks.sparsification`.
-
-    Attributes:
-        uncertainty: what the order of removal goes by, and its unit.
-        error: what is averaged, and its unit.
-        removed: shares of all pixels, 0 first.
-        by_uncertainty: the mean error of the rest, where the most uncertain are removed first.
-        oracle: the same, where the largest errors are removed first.
-        ause: area under the sparsification error (the first curve less the second) over `removed`, errors as
-            shares of the mean error of all pixels: 0 at best.
-        ause_random: the same of a random order.
-        pixels: how many were judged.
-    """
-
-    uncertainty: Metric
-    error: Metric
-    removed: list[float]
-    by_uncertainty: list[float]
-    oracle: list[float]
-    ause: Estimate
-    ause_random: float
-    pixels: int
-
-
-@dataclass(frozen=True)
 class TaskResult:
     """All that was measured of one task.
 
     Attributes:
         metrics: by name; the headline is among them.
         resamples: of the bootstrap.
-        bits_per_frame: exact, -log2 p(true coded target), mean over samples.
-        tokens_per_frame: mean number of triples in a drawn frame, and in the true coded target.
+        bits_per_frame: -log2 p(true coded target), mean over samples; exact, or at most so much where
+            `likelihood` is "bound".
+        tokens_per_frame: mean number of tokens (triples, codes) of a drawn frame; `target_tokens_per_frame`
+            is that of the true coded target.
         seconds_per_frame: wall time of sampling over frames drawn, at the protocol's batch size and device.
         per_sample: the headline of each sample alone, in order; nan where it has nothing to judge.
         definitions: what the task and its metrics are, in its author's words.
         protocol: the stamp; `digest` names it.
         sparsification: how well uncertainty foretells error; None where it was not measured.
+        rollout: how drawn videos drift; None where none were drawn.
+        autoencoder: of a predictor that has one, on the true targets; None of others.
         peak_memory_bytes: of the process so far, and of the accelerator during this task (0 on CPU).
     """
 
@@ -118,6 +99,8 @@ class TaskResult:
     peak_accelerator_bytes: int
     pictures: list[Picture] = field(default_factory=list)
     sparsification: Sparsification | None = None
+    rollout: RolloutResult | None = None
+    autoencoder: AutoencoderResult | None = None
 
     @property
     def main(self) -> MetricResult:
@@ -134,6 +117,11 @@ class TaskResult:
         """Samples whose own headline is nan; they are still part of every total."""
         return [index for index, value in enumerate(self.per_sample) if math.isnan(value)]
 
+    @property
+    def likelihood(self) -> Likelihood:
+        """Whether the model's log-probabilities are exact; results from before this was stated are."""
+        return self.protocol["model"].get("likelihood", "exact")
+
     def on_scale(self, value: float) -> float:
         """A headline value on the scale where the floor is 0 and the ceiling is 1; nan without a scale."""
         span = self.main.ceiling - self.main.floor
@@ -144,61 +132,15 @@ class TaskResult:
         record = dataclasses.asdict(self)
         if not pictures:
             del record["pictures"]
-        return _strict({**record, "verdict": self.verdict, "nothing_to_judge": self.nothing_to_judge})
+            if record["rollout"]:
+                del record["rollout"]["strip"]
+        return strict({**record, "verdict": self.verdict, "nothing_to_judge": self.nothing_to_judge})
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TaskResult:
-        """The inverse of `to_json`.
+        """The inverse of `to_json`; parts that older results lack are None.
 
         Raises:
-            KeyError, TypeError, ValueError: it was not written by `to_json` of this version.
+            KeyError, TypeError, ValueError: it was not written by `to_json`.
         """
-        names = {item.name for item in dataclasses.fields(cls)} - {"sparsification"}
-        values = {name: record[name] for name in names}
-        values["headline"] = Metric(**record["headline"])
-        values["metrics"] = {
-            name: MetricResult(
-                model=_estimate(metric["model"]),
-                floor=float(metric["floor"]),
-                difference=_estimate(metric["difference"]),
-                ceiling=float(metric["ceiling"]),
-            )
-            for name, metric in record["metrics"].items()
-        }
-        values["bits_per_frame"] = _estimate(record["bits_per_frame"])
-        values["per_sample"] = [float(value) for value in record["per_sample"]]
-        values["pictures"] = [
-            Picture(**{**item, "scores": {key: float(value) for key, value in item["scores"].items()}})
-            for item in record["pictures"]
-        ]
-        if record.get("sparsification"):  # results from before it was measured have none
-            values["sparsification"] = _sparsification(record["sparsification"])
-        return cls(**values)
-
-
-def _estimate(record: Mapping[str, Any]) -> Estimate:
-    return Estimate(
-        float(record["value"]), float(record["low"]), float(record["high"]), int(record["undefined"])
-    )
-
-
-def _sparsification(record: Mapping[str, Any]) -> Sparsification:
-    curves = ("removed", "by_uncertainty", "oracle")
-    return Sparsification(
-        uncertainty=Metric(**record["uncertainty"]),
-        error=Metric(**record["error"]),
-        **{name: [float(value) for value in record[name]] for name in curves},
-        ause=_estimate(record["ause"]),
-        ause_random=float(record["ause_random"]),
-        pixels=int(record["pixels"]),
-    )
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _strict(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
-    return value
+        return read(cls, record)

@@ -8,6 +8,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from jaxtyping import UInt8
+from torch import Tensor
+
 from transframer.benchmarks.config import BenchmarkConfig
 from transframer.errors import ConfigError, DataError, PluginError, TransframerError
 from transframer.frames import Episode
@@ -61,6 +64,7 @@ class Material:
         floor_samples: the floor is fitted on them, and nothing else is.
         floor_split: what these are.
         description: of the samples, for the protocol.
+        videos: true ones, each a prompt and what follows it, for the rollouts of the task; else None.
     """
 
     task: Task
@@ -69,6 +73,7 @@ class Material:
     floor_samples: Sequence[Sample]
     description: dict[str, Any]
     floor_split: str = "training"
+    videos: UInt8[Tensor, "k t 3 h w"] | None = None
 
 
 @dataclass(frozen=True)

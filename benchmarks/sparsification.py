@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from transframer.benchmarks.results import Sparsification
+from transframer.benchmarks.parts import Sparsification
 from transframer.benchmarks.sources import naming
 from transframer.benchmarks.statistics import bootstrap
 from transframer.task import Metric, Sample, Task

@@ -29,6 +29,7 @@ h2 {
   border-top: 1px solid var(--rule);
 }
 h3 { font-size: 18px; margin: 48px 0 4px; }
+h4 { font-size: 15px; margin: 30px 0 2px; }
 p { margin: 8px 0; max-width: 74ch; }
 a { color: var(--accent); text-decoration: none; }
 a:hover { text-decoration: underline; }
@@ -98,6 +99,11 @@ ul.notes { margin: 10px 0; padding-left: 18px; font-size: 13.5px; color: var(--s
 .sparsification { margin: 14px 0; max-width: 720px; overflow-x: auto; }
 .sparsification svg { width: 100%; min-width: 480px; height: auto; }
 .sparsification figcaption { font-size: 13.5px; color: var(--soft); max-width: 74ch; }
+.drift { margin: 14px 0; overflow-x: auto; }
+.drift svg { width: 100%; min-width: 640px; height: auto; }
+.drift figcaption { font-size: 13.5px; color: var(--soft); max-width: 74ch; }
+.pictures.strip td, .pictures.strip th { padding: 0 6px 6px 0; }
+.pictures.strip td.which { min-width: 64px; vertical-align: middle; }
 .definitions p { font-size: 14.5px; color: var(--soft); margin: 4px 0; }
 details { margin: 10px 0; }
 summary { cursor: pointer; color: var(--accent); font-size: 14px; }

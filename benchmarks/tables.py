@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from transframer.benchmarks.results import MetricResult, Sparsification, TaskResult
-from transframer.benchmarks.statistics import Estimate
+from transframer.benchmarks.notes import footnotes
+from transframer.benchmarks.numbers import interval, metric_name, number
+from transframer.benchmarks.parts import AutoencoderResult, RolloutResult
+from transframer.benchmarks.results import MetricResult, TaskResult
 
 COLUMNS = (
     "task",
@@ -22,46 +22,10 @@ COLUMNS = (
     "s/frame",
 )
 TEXT_COLUMNS = ("task", "metric", "against the floor")
+ROLLOUT_COLUMNS = ("measure", "steps ahead", "model [95 % interval]", "reference", "of")
+CODEC_COLUMNS = ("code", "bits/frame", "psnr (dB)", "ssim")
+CODEBOOK_COLUMNS = ("codebook", "codes", "used", "perplexity")
 RELIABILITY_COLUMNS = ("task", "uncertainty", "error", "AUSE [95 % interval]", "AUSE of a random order")
-
-
-def number(value: float, reference: float | None = None) -> str:
-    """A metric for people: three significant figures, at least; "n/a" for nan, the infinity sign for inf.
-
-    Args:
-        reference: a value whose decimals are used, so that an interval reads as one.
-
-    >>> number(0.12345), number(21.337), number(1234.5), number(float("nan")), number(0.5, 12.0)
-    ('0.123', '21.34', '1234', 'n/a', '0.50')
-    """
-    if math.isnan(value):
-        return "n/a"
-    if math.isinf(value):
-        return "∞" if value > 0 else "-∞"
-    size = abs(value if reference is None or not math.isfinite(reference) else reference)
-    decimals = 3 if size < 10 else 2 if size < 100 else 1 if size < 1000 else 0
-    return f"{value:.{decimals}f}"
-
-
-def interval(estimate: Estimate) -> str:
-    """A value with its interval.
-
-    >>> interval(Estimate(0.5, 0.4125, 0.6))
-    '0.500 [0.412, 0.600]'
-    """
-    ends = ", ".join(number(end, estimate.value) for end in (estimate.low, estimate.high))
-    return f"{number(estimate.value)} [{ends}]" if not math.isnan(estimate.low) else number(estimate.value)
-
-
-def arrow(higher_is_better: bool) -> str:
-    """Which way is better."""
-    return "↑" if higher_is_better else "↓"
-
-
-def metric_name(result: TaskResult) -> str:
-    """The headline with its unit and the direction that is better."""
-    unit = f" ({result.headline.unit})" if result.headline.unit else ""
-    return f"{result.headline.name}{unit} {arrow(result.headline.higher_is_better)}"
 
 
 def rows(results: Sequence[TaskResult]) -> list[list[str]]:
@@ -75,7 +39,7 @@ def rows(results: Sequence[TaskResult]) -> list[list[str]]:
             interval(result.main.model),
             number(result.main.ceiling),
             result.verdict,
-            interval(result.bits_per_frame),
+            ("≤ " if result.likelihood == "bound" else "") + interval(result.bits_per_frame),
             f"{result.tokens_per_frame:.0f} ({result.target_tokens_per_frame:.0f})",
             f"{result.seconds_per_frame:.2g}",
         ]
@@ -98,11 +62,6 @@ def metric_rows(result: TaskResult) -> list[list[str]]:
     return [row(name, metric) for name, metric in result.metrics.items()]
 
 
-def reliability(found: Sparsification) -> str:
-    """How well uncertainty foretells error, in one clause."""
-    return f"AUSE {interval(found.ause)}, where 0 is best and a random order has {number(found.ause_random)}"
-
-
 def reliability_rows(results: Sequence[TaskResult]) -> list[list[str]]:
     """One row per task whose sparsification was measured, in the order of `RELIABILITY_COLUMNS`."""
     measured = [(result.task, result.sparsification) for result in results if result.sparsification]
@@ -118,48 +77,50 @@ def reliability_rows(results: Sequence[TaskResult]) -> list[list[str]]:
     ]
 
 
+def rollout_rows(found: RolloutResult) -> list[list[str]]:
+    """Every measure at 1, 2, 4, ... steps ahead and at the last, in the order of `ROLLOUT_COLUMNS`."""
+    steps = sorted({2**power for power in range(found.frames.bit_length())} | {found.frames})
+    return [
+        [
+            f"{curve.name} ({curve.unit})" if curve.unit else curve.name,
+            str(step),
+            interval(curve.model[step - 1]),
+            number(curve.reference[step - 1]),
+            curve.reference_name,
+        ]
+        for curve in found.curves
+        for step in steps
+    ]
+
+
+def codec_rows(found: AutoencoderResult) -> list[list[str]]:
+    """The autoencoder, its codes at their entropy, and JPEG at the nominal rate: `CODEC_COLUMNS`."""
+    quality = [number(found.psnr), number(found.ssim)]
+    if found.jpeg_psnr is None or found.jpeg_ssim is None:
+        low, high = (f"{bits:,.0f}" for bits in (found.jpeg[0].bits, found.jpeg[-1].bits))
+        jpeg = [f"JPEG has {low} to {high} bits: no equal rate", "n/a", "n/a", "n/a"]
+    else:
+        jpeg = ["JPEG at the same rate", f"{found.nominal_bits:,.0f}"]
+        jpeg += [number(found.jpeg_psnr), number(found.jpeg_ssim)]
+    return [
+        ["autoencoder, codes equally likely", f"{found.nominal_bits:,.0f}", *quality],
+        ["autoencoder, codes at their entropy", f"{found.entropy_bits:,.0f}", *quality],
+        jpeg,
+    ]
+
+
+def codebook_rows(found: AutoencoderResult) -> list[list[str]]:
+    """One row per codebook, in the order of `CODEBOOK_COLUMNS`."""
+    return [
+        [str(place), f"{book.codes:,}", f"{book.used:.1%}", number(book.perplexity)]
+        for place, book in enumerate(found.codebooks, 1)
+    ]
+
+
 def summary(results: Sequence[TaskResult]) -> str:
     """What the table says, in one sentence."""
     beaten = [result.task for result in results if result.verdict == "beats"]
     return f"The floor is beaten outside the 95 % interval on {len(beaten)} of {len(results)} tasks."
-
-
-def footnotes(results: Sequence[TaskResult]) -> list[str]:
-    """What a reader of the table must know, sentence by sentence."""
-    machines = sorted({r.protocol["machine"]["device"] for r in results})
-    batches = sorted({r.protocol["sampling"]["batch_size"] for r in results})
-    fitted = sorted({r.protocol["floor"]["split"] for r in results})
-    notes = [
-        f"floor: the trivial prediction, fitted on {' or '.join(fitted)} samples. ceiling: the true target "
-        "coded and decoded. Both on the same samples as the model.",
-        "against the floor: beats or below where the floor lies outside the model's 95 % bootstrap interval, "
-        "else ties.",
-        "bits/frame: exact, of the true coded target. tokens/frame: DCT triples drawn (in the true target).",
-        f"s/frame: sampling only, batch size {', '.join(map(str, batches))}, on {', '.join(machines)}.",
-    ]
-    notes += sorted({r.protocol["data"]["note"] for r in results if "note" in r.protocol["data"]})
-    notes += [data_note(r.task, r.protocol["data"]) for r in results if "of" in r.protocol["data"]]
-    for result in results:
-        if result.sparsification:
-            notes.append(f"{result.task}: {reliability(result.sparsification)}.")
-        if result.nothing_to_judge:
-            count, n = len(result.nothing_to_judge), len(result.per_sample)
-            notes.append(f"{result.task}: {count} of {n} samples have nothing to judge on their own.")
-        if result.main.model.undefined:
-            notes.append(
-                f"{result.task}: {result.main.model.undefined} of {result.resamples} resamples had nothing "
-                "to judge and are left out of the interval."
-            )
-    return notes
-
-
-def data_note(task: str, data: Mapping[str, Any]) -> str:
-    """Which samples of a data set were measured, and by what protocol."""
-    share = (
-        f"all {data['of']:,}" if data["n"] == data["of"] else f"{data['n']:,} of {data['of']:,}, at random"
-    )
-    protocol = "".join(f" {topic}: {text}." for topic, text in data["protocol"].items())
-    return f"{task}: {data['split']} samples of {data['source']}, {share}.{protocol}"
 
 
 def plain(results: Sequence[TaskResult]) -> str:
@@ -197,6 +158,15 @@ def markdown(results: Sequence[TaskResult], command: str) -> str:
     if uncertain := reliability_rows(results):
         lines += ["## Uncertainty", ""]
         lines += [*_table(RELIABILITY_COLUMNS, uncertain, RELIABILITY_COLUMNS[:3]), ""]
+    for result in results:
+        if result.rollout:
+            lines += [f"## Rollouts of {result.task}", ""]
+            words = (ROLLOUT_COLUMNS[0], ROLLOUT_COLUMNS[-1])
+            lines += [*_table(ROLLOUT_COLUMNS, rollout_rows(result.rollout), words), ""]
+        if result.autoencoder:
+            lines += [f"## Autoencoder on {result.autoencoder.images} targets of {result.task}", ""]
+            lines += [*_table(CODEC_COLUMNS, codec_rows(result.autoencoder), CODEC_COLUMNS[:1]), ""]
+            lines += [*_table(CODEBOOK_COLUMNS, codebook_rows(result.autoencoder), ()), ""]
     lines += ["## Protocol", ""]
     lines += [f"- {result.task}: `{result.digest}`" for result in results]
     return "\n".join([*lines, "", "The stamps behind these digests are in results.json.", ""])

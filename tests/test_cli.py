@@ -97,6 +97,10 @@ def test_every_option_is_explained_by_a_light_config(command):
         ("predict empty --task optical_flo broken.png --out o", "did you mean 'optical_flow'?"),
         ("predict empty --task depth_estimation missing.png --out o", "missing.png: no such file"),
         ("predict empty --task depth_estimation broken.png", "required: out"),
+        ("video empty broken.png --out clip.mp4", "broken.png: not an image"),
+        ("video empty missing.mp4 --out clip.mp4", "missing.mp4: "),
+        ("video empty broken.png --out clip.gif", "expected a name that ends in .mp4"),
+        ("video empty broken.png", "required: out"),
     ],
 )
 def test_bad_input_is_told_in_three_lines_and_leaves_nothing_behind(

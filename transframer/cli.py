@@ -65,6 +65,12 @@ COMMANDS = {
         "transframer.predict_config:PredictConfig",
         ("run", "images"),
     ),
+    "video": Command(
+        "draw the video that goes on from your image or clip",
+        "transframer.video:draw_video",
+        "transframer.video_config:VideoConfig",
+        ("run", "context"),
+    ),
     "new-task": Command(
         "write the package of a new task, which works as it stands, to be changed",
         "transframer.new_task:write_package",

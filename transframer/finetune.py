@@ -15,7 +15,7 @@ from transframer.benchmarks.tables import interval, metric_name
 from transframer.data.catalog import open_dataset
 from transframer.errors import unknown_name
 from transframer.finetune_config import FinetuneConfig
-from transframer.models.presets import LEARNING_RATES
+from transframer.models.catalog import get_model
 from transframer.registry import task_names
 from transframer.task_settings import configured_task
 from transframer.training.checkpoint import load_run
@@ -85,9 +85,11 @@ def train_config(config: FinetuneConfig, stored: TrainConfig, old: Sequence[str]
         )
         samples = min(max(EPOCHS * n, LEAST_SAMPLES), MOST_SAMPLES) / weights[config.task]
         steps = max(1, round(samples / config.batch_size))
-    rate = LEARNING_RATES[stored.preset] / (2 if config.lora_rank else 4)
+    rate = get_model(stored.model).learning_rates[stored.preset] / (2 if config.lora_rank else 4)
     return TrainConfig(
+        model=stored.model,
         preset=stored.preset,
+        model_settings=stored.changes,
         tasks=[config.task, *mixed],
         weights=weights if mixed else {},
         minutes=config.minutes,

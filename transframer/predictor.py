@@ -79,7 +79,8 @@ class FramePredictor(nn.Module, abc.ABC):
 
     likelihood: Likelihood = "exact"
 
-    def refusal(self, episode: Episode) -> str | None:
+    @classmethod
+    def refusal(cls, episode: Episode) -> str | None:
         """Why this kind of model cannot learn such an episode; None where it can."""
         return None
 

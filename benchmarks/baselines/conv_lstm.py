@@ -3,7 +3,8 @@
 Shi et al., Convolutional LSTM Network (arXiv 1506.04214): two layers of 3 x 3 kernels on 8 x 8 patches, which
 read the past frames and then go on alone, fed with what they predict; trained by mean squared error, so that
 it aims at PSNR directly. About as many parameters as the preset `tiny`, and trained for a given number of
-minutes on one thread, so that it has what a Transframer has.
+minutes on one thread, so that it has what a Transframer has. `--data world` is the procedural world, whose
+frames are 0.1 s apart; any other is the path of a data set.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from torch import Tensor, nn
 from transframer.data.catalog import dataset_class, guess_format
 from transframer.data.formats.atomic import whole_file
 from transframer.data.source import DatasetSource
+from transframer.data.world import World
 from transframer.task import Clip
 from transframer.tasks.image_quality import psnr as psnr_db
 from transframer.tasks.image_quality import ssim
 from transframer.tasks.video_prediction import VideoSample
 
 PATCH, HIDDEN, LAYERS = 8, 156, 2
+WORLD, WORLD_SEQUENCES = "world", 200
 
 
 class Cell(nn.Module):
@@ -79,7 +82,26 @@ class ConvLSTM(nn.Module):
         return torch.stack(out, 1)
 
 
-def _clips(source: DatasetSource, indices: Sequence[int], clip: Clip, colours: int) -> Tensor:
+def _sources(
+    options: argparse.Namespace, clip: Clip
+) -> tuple[World | DatasetSource, World | DatasetSource, int]:
+    """The training part, the test part, and how many sequences of this one are measured.
+
+    The test sequences of the world are those of its seed 0 whatever the seed of the training.
+    """
+    if options.data == WORLD:
+        training: World | DatasetSource = World("train", options.seed, options.size_px)
+        return training, World("test", 0, options.size_px), options.test_sequences or WORLD_SEQUENCES
+    root = Path(options.data)
+    kind = dataset_class(options.format or guess_format(root))
+    training, test = (
+        DatasetSource(kind(root, split, clip), options.size_px, options.seed, shuffled=split == "train")
+        for split in ("train", "test")
+    )
+    return training, test, min(options.test_sequences or len(test), len(test))
+
+
+def _clips(source: World | DatasetSource, indices: Sequence[int], clip: Clip, colours: int) -> Tensor:
     """b x frames x colours x h x w, 0 to 1."""
     samples = source.samples(indices, VideoSample, clip)
     frames = torch.stack([torch.cat([s["images"], s["target"][None]]) for s in samples])
@@ -92,13 +114,7 @@ def train(options: argparse.Namespace) -> dict:
     torch.manual_seed(options.seed)
     past, ahead = options.past, options.ahead
     whole = Clip(frames=past + ahead, context=(tuple(range(past + ahead - 1)),), target=(past + ahead - 1,))
-    training, test = (
-        DatasetSource(
-            dataset_class(options.format or guess_format(options.data))(options.data, split, whole),
-            options.size_px, options.seed, shuffled=split == "train",
-        )
-        for split in ("train", "test")
-    )  # fmt: skip
+    training, test, sequences = _sources(options, whole)
     model = ConvLSTM(options.colours, options.hidden)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, betas=(0.9, 0.98))
     start, step, mean_loss = time.monotonic(), 0, math.nan
@@ -122,7 +138,7 @@ def train(options: argparse.Namespace) -> dict:
         "sequences_seen": step * options.batch_size,
         "minutes": options.minutes,
         "threads": options.threads,
-        **measure(model.eval(), test, whole, options),
+        **measure(model.eval(), test, sequences, whole, options),
     }
     options.out.mkdir(parents=True, exist_ok=True)
     with whole_file(options.out / "conv_lstm.json") as temporary:
@@ -133,25 +149,52 @@ def train(options: argparse.Namespace) -> dict:
 
 
 @torch.no_grad()
-def measure(model: ConvLSTM, test: DatasetSource, whole: Clip, options: argparse.Namespace) -> dict:
-    """PSNR and SSIM as the benchmark's: means over the frames of the test part, and by steps ahead."""
-    psnr, structure = [], []
-    for first in range(0, len(test), 32):
-        clips = _clips(test, range(first, min(first + 32, len(test))), whole, options.colours)
-        predicted = model(clips[:, : options.past], options.ahead)
-        for frames, truths in zip(predicted, clips[:, options.past :], strict=True):
-            pairs = [
-                [(255 * image.expand(3, -1, -1)).round().to(torch.uint8) for image in pair]
-                for pair in zip(frames, truths, strict=True)
-            ]
-            psnr.append([psnr_db(*pair) for pair in pairs])
-            structure.append([ssim(*pair) for pair in pairs])
-    by_step = torch.tensor(psnr).mean(0)
+def measure(
+    model: ConvLSTM, test: World | DatasetSource, sequences: int, whole: Clip, options: argparse.Namespace
+) -> dict:
+    """PSNR and SSIM as the benchmark's: means over the frames of test sequences, and by steps ahead.
+
+    Returns:
+        The model's figures, its seconds per predicted frame (predicted in batches of 32, the time in which
+        the past frames are read included), and under "floor" those of the last past frame again.
+    """
+    model_scores: list[list[tuple[float, float]]] = []
+    floor_scores: list[list[tuple[float, float]]] = []
+    seconds = 0.0
+    for first in range(0, sequences, 32):
+        clips = _clips(test, range(first, min(first + 32, sequences)), whole, options.colours)
+        past, truths = clips[:, : options.past], clips[:, options.past :]
+        start = time.perf_counter()
+        predicted = model(past, options.ahead)
+        seconds += time.perf_counter() - start
+        model_scores += _scores(predicted, truths)
+        floor_scores += _scores(past[:, -1:].expand_as(truths), truths)
     return {
-        "sequences": len(psnr),
-        "psnr": by_step.mean().item(),
-        "ssim": torch.tensor(structure).mean().item(),
-        **{f"psnr_h{step + 1}": value for step, value in enumerate(by_step.tolist())},
+        "sequences": sequences,
+        "seconds_per_frame": seconds / (sequences * options.ahead),
+        **_means(model_scores),
+        "floor": _means(floor_scores),
+    }
+
+
+def _scores(predicted: Tensor, truths: Tensor) -> list[list[tuple[float, float]]]:
+    """PSNR in dB and SSIM of each frame of each sequence."""
+    pictures = [
+        (255 * clips.expand(-1, -1, 3, -1, -1)).round().to(torch.uint8) for clips in (predicted, truths)
+    ]
+    return [
+        [(psnr_db(*pair), ssim(*pair)) for pair in zip(*clips, strict=True)]
+        for clips in zip(*pictures, strict=True)
+    ]
+
+
+def _means(scores: list[list[tuple[float, float]]]) -> dict[str, float]:
+    by_step = torch.tensor(scores).mean(0)
+    psnr, structure = by_step.unbind(1)
+    return {
+        "psnr": psnr.mean().item(),
+        "ssim": structure.mean().item(),
+        **{f"psnr_h{step + 1}": value for step, value in enumerate(psnr.tolist())},
     }
 
 
@@ -160,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", required=True, help="a data set's folder or file, or: world")
     parser.add_argument("--format", help="of the data; guessed from the folder if not given")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=30.0)
@@ -169,6 +212,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--size-px", type=int, default=64)
     parser.add_argument("--colours", type=int, choices=(1, 3), default=1)
     parser.add_argument("--hidden", type=int, default=HIDDEN, help="channels of a layer")
+    parser.add_argument(
+        "--test-sequences",
+        type=int,
+        help=f"how many are measured; by default all of a data set, {WORLD_SEQUENCES} of the world",
+    )
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=1)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -162,7 +163,7 @@ class VideoFile:
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, Any]]:
-        av = _pyav()
+        av = require_pyav()
         try:
             with av.open(str(self.path)) as container:
                 if not container.streams.video:
@@ -182,19 +183,44 @@ class VideoFile:
             raise DataError(f"cannot be read as a video: {reason}", file=self.path) from error
 
 
+def require_pyav() -> Any:
+    """The module PyAV, for those who want to know early that it is there.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise ConfigError(
+            "videos need PyAV, which is not installed", next_step="pip install 'transframer[video]'"
+        ) from error
+    av.logging.set_level(av.logging.PANIC)  # damaged files end in a DataError; FFmpeg would print besides
+    return av
+
+
 def write_video(
-    path: str | os.PathLike[str], frames: UInt8[Tensor, "n 3 h w"], frames_per_s: float = 10.0
+    path: str | os.PathLike[str],
+    frames: UInt8[Tensor, "n 3 h w"] | Iterable[UInt8[Tensor, "3 h w"]],
+    frames_per_s: float = 10.0,
 ) -> None:
     """Writes an MP4, whole or not at all: H.264 where PyAV has an encoder for it, else MPEG-4.
 
     Sizes that are odd keep their chroma at full resolution, which not every player shows.
 
+    Args:
+        frames: 0-255, of one size; taken one by one, and none is kept.
+
     Raises:
-        DataError: the file cannot be written.
+        DataError: the file cannot be written, there is no frame, or they are of several sizes.
         ConfigError: PyAV is not installed.
     """
-    av = _pyav()
-    _, _, height, width = frames.shape
+    av = require_pyav()
+    images = iter(frames)
+    first = next(images, None)
+    if first is None:
+        raise DataError("no frame to write", file=Path(path))
+    _, height, width = first.shape
     h264 = "libx264" in av.codecs_available
     try:
         with whole_file(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
@@ -204,8 +230,11 @@ def write_video(
             odd = h264 and (width % 2 or height % 2)
             stream.pix_fmt = "yuv444p" if odd else "yuv420p"
             stream.options = {"crf": "18"} if h264 else {"qscale": "3"}
-            for image in frames.permute(0, 2, 3, 1).cpu().contiguous().numpy():
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            for image in itertools.chain([first], images):
+                if image.shape != (3, height, width):  # which the encoder would scale without a word
+                    raise DataError("frames of several sizes", file=Path(path), expected="one size")
+                pixels = image.permute(1, 2, 0).cpu().contiguous().numpy()
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
             container.mux(stream.encode())
     except av.FFmpegError as error:
         raise DataError(f"cannot be written: {error}", file=Path(path)) from error
@@ -224,14 +253,3 @@ def _taken(frames: Iterator[tuple[int, Any]], wanted: Collection[int]) -> dict[i
 def _pixels(frame: Any) -> np.ndarray:
     """A frame as h x w x 3, turned upright."""
     return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-
-
-def _pyav() -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise ConfigError(
-            "videos need PyAV, which is not installed", next_step="pip install 'transframer[video]'"
-        ) from error
-    av.logging.set_level(av.logging.PANIC)  # damaged files end in a DataError; FFmpeg would print besides
-    return av

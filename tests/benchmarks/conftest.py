@@ -10,6 +10,7 @@ from typing import ClassVar, TypedDict
 import pytest
 import torch
 
+from tests.benchmarks.toy_videos import FEATURES
 from transframer.benchmarks.config import BenchmarkConfig
 from transframer.benchmarks.quality import benchmark_tasks
 from transframer.benchmarks.sources import Source
@@ -168,3 +169,11 @@ def toy_benchmark(toy_task, toy_source, toy_predictor, toy_config):
         return benchmark_tasks(config, predictor, tasks or [task], source, torch.device("cpu"))
 
     return run
+
+
+@pytest.fixture
+def feature_file(tmp_path):
+    """A Python file of functions that return feature networks of videos."""
+    path = tmp_path / "features.py"
+    path.write_text(FEATURES)
+    return path

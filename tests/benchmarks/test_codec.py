@@ -4,6 +4,7 @@ import math
 import pytest
 
 from transframer.benchmarks import codec
+from transframer.codec import round_trip, token_count
 from transframer.data.world import World
 from transframer.registry import get_task
 
@@ -17,6 +18,20 @@ def test_ceiling_of_mixed_sizes_is_that_of_the_parts():
     metrics, tokens = codec.ceiling(task, [small[0], large[0], small[1], large[1]])
     assert tokens == (small_tokens + large_tokens) / 2
     assert 0.9 < metrics["miou"] < 1
+
+
+def test_ceiling_by_another_code_is_scored_on_its_frames():
+    task = get_task("frame_interpolation")
+    samples = World("test", 0, 32).samples(range(3), task.sample_type, task.clip)
+    perfect, tokens = codec.ceiling(task, samples, lambda all_: ([e.target for e in all_], 5 * len(all_)))
+    assert (perfect["psnr"], tokens) == (60, 5)
+    metrics, tokens = codec.ceiling(task, samples)
+    scores = []
+    for sample in samples:
+        episode = task.format(sample)
+        scores.append(task.score(round_trip(episode).image, sample))
+    assert metrics == task.summarise(scores)
+    assert tokens == sum(int(token_count([task.format(sample)])) for sample in samples) / 3
 
 
 def test_frontier_rises_with_quality_and_marks_the_default():

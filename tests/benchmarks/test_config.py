@@ -20,6 +20,8 @@ from transframer.errors import ConfigError
         {"temperature": -1.0},
         {"temperature": float("nan")},
         {"temperature": 0.0, "samples_per_query": 4},
+        {"rollout_frames": -1},
+        {"rollout_videos": 0},
     ],
 )
 def test_settings_out_of_range_name_their_field(changes):
@@ -32,6 +34,11 @@ def test_temperature_follows_the_number_of_samples_unless_given():
     assert BenchmarkConfig(Path("run")).sampling_temperature == 0
     assert BenchmarkConfig(Path("run"), samples_per_query=4).sampling_temperature == 1
     assert BenchmarkConfig(Path("run"), samples_per_query=4, temperature=0.7).sampling_temperature == 0.7
+
+
+def test_rollouts_are_samples_unless_a_temperature_is_given():
+    assert BenchmarkConfig(Path("run")).rollout_temperature == 1
+    assert BenchmarkConfig(Path("run"), temperature=0.0).rollout_temperature == 0
 
 
 def test_command_states_what_differs_from_the_defaults():

@@ -4,17 +4,9 @@ import re
 
 import pytest
 
+from transframer.benchmarks.notes import data_note, footnotes
 from transframer.benchmarks.statistics import Estimate
-from transframer.benchmarks.tables import (
-    COLUMNS,
-    data_note,
-    footnotes,
-    markdown,
-    plain,
-    print_table,
-    rows,
-    summary,
-)
+from transframer.benchmarks.tables import COLUMNS, markdown, plain, print_table, rows, summary
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from transframer import __version__
 from transframer.errors import CheckpointError
+from transframer.models.catalog import DEFAULT_MODEL, get_model
 from transframer.predictor import FramePredictor
 from transframer.training.config import TrainConfig
 from transframer.training.folders import MANIFEST, FormatError, commit, recover, verify
@@ -153,7 +154,7 @@ def load_run(
 
     Args:
         path: a run folder, or one that `save_pretrained` wrote.
-        from_pretrained: reads the predictor; Transframer.from_pretrained if not given.
+        from_pretrained: reads the predictor; that of the class that its config.json names if not given.
 
     Returns:
         The predictor in evaluation mode, on the CPU, and the settings it was trained with; the default
@@ -181,11 +182,19 @@ def load_run(
         verify(folder)
     config = load_config(folder) if (folder / CONFIG).is_file() else TrainConfig()
     if from_pretrained is None:
-        from transframer.models.transframer import Transframer
-
-        from_pretrained = Transframer.from_pretrained
+        from_pretrained = _class_of(folder).from_pretrained  # type: ignore[attr-defined]
     with fitting(folder):
         return from_pretrained(folder).eval(), config
+
+
+def _class_of(folder: Path) -> type[FramePredictor]:
+    """The class that the settings beside the weights name: a Transframer's name none."""
+    try:
+        settings = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError("unreadable", file=folder / "config.json", expected="JSON") from error
+    named = settings.get("model", DEFAULT_MODEL) if isinstance(settings, dict) else DEFAULT_MODEL
+    return get_model(named).predictor_class
 
 
 def stored_config(path: Path | str) -> TrainConfig:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from transframer.errors import CheckpointError, ConfigError
-from transframer.models.presets import LEARNING_RATES, get_preset
+from transframer.models.catalog import get_model
 
 # What a resumed run may change: none of these alters the weights a given step arrives at, except that a new
 # end (minutes, steps) stretches the learning rate's decay, which is what asking for it means.
@@ -24,8 +24,11 @@ class TrainConfig:
     """Settings of `transframer train`.
 
     Attributes:
-        preset: the model's size: tiny, small, base or paper.
-        tasks: the tasks to learn; empty for all registered ones.
+        model: the kind of predictor: transframer, or spatial-temporal, which learns video tasks alone.
+        preset: the model's size: tiny, small, base or (transframer only) paper.
+        model_settings: settings of the model that differ from the preset's.
+        gan: the spatial-temporal model's autoencoder also learns from a discriminator (VQGAN, not VQ-VAE).
+        tasks: the tasks to learn; empty for all registered ones that the model can learn.
         weights: how often a task is drawn, relative to the others; 1 for a task not named here.
         minutes: train for this long; the learning rate reaches its end when the time is over.
         steps: train for this many steps; with `minutes`, whichever ends first.
@@ -69,7 +72,10 @@ class TrainConfig:
         device: auto, cpu or cuda; auto takes CUDA where it is available.
     """
 
+    model: str = "transframer"
     preset: str = "tiny"
+    model_settings: dict[str, Any] = field(default_factory=dict)
+    gan: bool = False
     tasks: list[str] = field(default_factory=list)
     weights: dict[str, float] = field(default_factory=dict)
     minutes: float | None = None
@@ -110,7 +116,8 @@ class TrainConfig:
             if not holds:
                 raise ConfigError(f"{getattr(self, name)!r}", field=name, expected=expected)
 
-        get_preset(self.preset)  # an unknown one is told before anything heavy is imported
+        # What the model cannot be is told before anything heavy is imported.
+        get_model(self.model).settings(self.preset, self.changes)
         check("minutes", self.minutes is None or self.minutes > 0, "more than 0 minutes")
         check("steps", self.steps is None or self.steps > 0, "at least 1 step")
         check("seed", 0 <= self.seed < 2**63, "0 to 2^63 - 1")
@@ -148,7 +155,13 @@ class TrainConfig:
     @property
     def peak_learning_rate(self) -> float:
         """The learning rate after the warm-up."""
-        return LEARNING_RATES[self.preset] if self.learning_rate is None else self.learning_rate
+        rates = get_model(self.model).learning_rates
+        return rates[self.preset] if self.learning_rate is None else self.learning_rate
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The model's settings that differ from the preset's."""
+        return {**self.model_settings, "gan": True} if self.gan else self.model_settings
 
     @property
     def tasks_of_data(self) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from transframer.errors import ConfigError, unknown_name
+from transframer.models.catalog import model_of
 from transframer.predictor import FramePredictor
 from transframer.seeds import seed_for
 from transframer.task import Task
@@ -22,7 +23,7 @@ from transframer.training.stopping import StopRequests
 
 
 def train(config: TrainConfig) -> Path:
-    """Trains a Transframer on the world or on a data set, as the settings say.
+    """Trains a predictor on the world or on a data set, as the settings say.
 
     Returns:
         The run folder.
@@ -33,14 +34,18 @@ def train(config: TrainConfig) -> Path:
         SystemExit: with 130 or 143 when Ctrl-C or SIGTERM stopped the run, after it was saved.
     """
     from transframer.registry import task_names
-    from transframer.training.material import Material, first_predictor
+    from transframer.training.material import Material, first_predictor, learnable
 
     with ranks(config.device) as group:
+        chosen = bool(config.tasks or config.resume)
         config = settle(config, group, task_names())
         material = Material.of(config)
         config = dataclasses.replace(config, task_settings=material.task_settings)
         torch.manual_seed(seed_for(config.seed, "weights"))
         predictor = first_predictor(config, material)
+        config, material = learnable(config, material, predictor, chosen=chosen)
+        if config.start_from:
+            config = dataclasses.replace(config, model=model_of(predictor))
         return fit(config, predictor, material.tasks, material.sources, material.held_out, group)
 
 

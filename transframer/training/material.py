@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from transframer.data.catalog import open_dataset, task_for
 from transframer.data.source import DatasetSource, checked_keys
 from transframer.data.world import World
 from transframer.errors import ConfigError, DataError
-from transframer.models.presets import get_preset
+from transframer.frames import Episode
+from transframer.models.catalog import get_model, model_of
 from transframer.models.transfer import add_low_rank, extended
 from transframer.models.transframer import Transframer
+from transframer.predictor import FramePredictor
 from transframer.task import Task
 from transframer.task_settings import configured_task, task_settings
 from transframer.training import checkpoint
@@ -64,12 +66,27 @@ class Material:
     def kinds(self) -> tuple[str, ...]:
         """The kinds of annotation that the tasks write, read off one held-out episode of each."""
         kinds: set[str] = set()
-        for name, task in self.tasks.items():
-            sample = self.held_out[name].samples([0], task.sample_type, task.clip)[0]
-            episode = task.format(sample)
+        for episode in self.episodes.values():
             kinds.update(frame.annotation.kind for frame in episode.context)
             kinds.add(episode.query.kind)
         return tuple(sorted(kinds))
+
+    @cached_property
+    def episodes(self) -> dict[str, Episode]:
+        """One held-out episode of each task."""
+        return {
+            name: task.format(self.held_out[name].samples([0], task.sample_type, task.clip)[0])
+            for name, task in self.tasks.items()
+        }
+
+    def only(self, names: Sequence[str]) -> Material:
+        """That of these tasks alone."""
+        return Material(
+            {name: self.tasks[name] for name in names},
+            {name: self.sources[name] for name in names},
+            {name: self.held_out[name] for name in names},
+            self.known_settings,
+        )
 
 
 def _of_data(task: Task, config: TrainConfig) -> tuple[Task, SampleSource, SampleSource]:
@@ -99,26 +116,47 @@ def _require_target(task: Task, sample: Mapping[str, Any]) -> None:
         raise DataError("no label", expected="a sample with what the task asks for")
 
 
-def first_predictor(config: TrainConfig, material: Material) -> Transframer:
+def learnable(
+    config: TrainConfig, material: Material, predictor: FramePredictor, *, chosen: bool
+) -> tuple[TrainConfig, Material]:
+    """Settings and material without the tasks that the predictor cannot learn.
+
+    Args:
+        chosen: whether the user named the tasks; then each must be learnable.
+
+    Raises:
+        ConfigError: names the tasks that are not, and why.
+    """
+    reasons = {name: predictor.refusal(episode) for name, episode in material.episodes.items()}
+    able = [name for name, reason in reasons.items() if reason is None]
+    refused = {name: reason for name, reason in reasons.items() if reason is not None}
+    if refused and (chosen or not able):
+        listed = "; ".join(f"{name} ({reason})" for name, reason in refused.items())
+        raise ConfigError(
+            f"the {model_of(predictor)} model cannot learn {listed}",
+            field="tasks",
+            expected=f"among these tasks: {', '.join(able)}" if able else "tasks that it can learn",
+            next_step="leave them out, or take --model transframer, which learns any task",
+        )
+    return dataclasses.replace(config, tasks=able), material.only(able)
+
+
+def first_predictor(config: TrainConfig, material: Material) -> FramePredictor:
     """The predictor that a run begins with: of random weights, or the one to start from, with what it lacks.
 
     Raises:
         CheckpointError: there are no weights to start from.
-        ConfigError: weights of another model than a Transframer.
     """
     if config.start_from is None:
-        preset = get_preset(config.preset)
-        return Transframer(dataclasses.replace(preset, tasks=tuple(material.tasks), kinds=material.kinds))
+        model = get_model(config.model)
+        return model.build(config.preset, config.changes, list(material.tasks), material.kinds)
     # A resumed run has what it began with in its own folder, in case the other is gone; not so where it was
     # killed between its first checkpoint and its first model.
     own = config.resume if config.resume and (config.resume / checkpoint.MODEL).is_dir() else None
     folder = own or config.start_from
     predictor, _ = checkpoint.load_run(folder)
-    if not isinstance(predictor, Transframer):
-        raise ConfigError(
-            f"a {type(predictor).__name__}", file=folder, field="start_from", expected="a Transframer"
-        )
-    predictor = extended(predictor, material.tasks, material.kinds)
+    if isinstance(predictor, Transframer):
+        predictor = extended(predictor, material.tasks, material.kinds)
     if config.lora_rank:
         add_low_rank(predictor, config.lora_rank)
     return predictor

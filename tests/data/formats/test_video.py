@@ -1,6 +1,7 @@
 import os
 import pickle
 import sys
+import weakref
 from fractions import Fraction
 
 import av
@@ -132,6 +133,31 @@ def test_written_and_read_again(tmp_path, size):
     assert found.shape == frames.shape
     assert (found.float() - frames).abs().mean() < 3
     assert os.listdir(tmp_path) == ["a.mp4"]
+
+
+def test_frames_are_taken_one_by_one_and_none_is_kept(tmp_path):
+    frames = torch.arange(20).mul(10).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, *SIZE)
+    alive = []
+
+    def some():
+        for frame in frames:
+            own = frame.clone()
+            alive.append(weakref.ref(own))
+            yield own
+            del own
+            assert sum(ref() is not None for ref in alive) <= 2
+
+    write_video(tmp_path / "a.mp4", some())
+    write_video(tmp_path / "b.mp4", frames)
+    assert len(alive) == 20
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+@pytest.mark.parametrize(("sizes", "message"), [([], "no frame"), ([32, 32, 48], "several sizes")])
+def test_frames_that_make_no_video(tmp_path, sizes, message):
+    with pytest.raises(DataError, match=rf"a.mp4: {message}|a.mp4: frames of {message}"):
+        write_video(tmp_path / "a.mp4", (torch.zeros(3, s, s, dtype=torch.uint8) for s in sizes))
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_left_of_a_failed_write(tmp_path):
