@@ -37,7 +37,7 @@ class CodeHead(nn.Module, abc.ABC):
         return (latest + self.change(features).float()).chunk(self.groups, -1)
 
     def nearness(self, guess: Float[Tensor, "n d"], group: int, codebooks: Codebooks) -> Float[Tensor, "n k"]:
-        """Logits of a group's codes: squared distances of their vectors, in units of the vectors' variance."""
+        """Logits of a group's codes: squared distances of their vectors, in units of their variance."""
         vectors = codebooks.vectors[group]
         distance = vectors.square().sum(-1) - 2 * guess @ vectors.T + guess.square().sum(-1, keepdim=True)
         return -0.5 * self.log_precision[group].exp() * distance / _variance(vectors)

@@ -132,8 +132,8 @@ class GaussianLayer(nn.Module):
         self.prior = nn.Conv2d(width, 2 * latent_width, 3, padding=1)
         self.posterior = nn.Conv2d(2 * width, 2 * latent_width, 3, padding=1)
         self.out = nn.Linear(latent_width, width)
-        # The prior begins as the standard normal, the posterior as a narrow one that sees the next frame: were
-        # it as wide, the layers after it would unlearn to listen before it had anything to say.
+        # The prior begins as the standard normal, the posterior as a narrow one that sees more. Were it
+        # as wide, the layers after it would unlearn to listen before it had anything to say.
         nn.init.zeros_(self.prior.weight)
         nn.init.zeros_(self.prior.bias)  # type: ignore[arg-type]
         with torch.no_grad():

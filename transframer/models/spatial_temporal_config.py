@@ -54,7 +54,7 @@ class SpatialTemporalConfig:
     groups: int = 4
     codes: int = 256
     code_width: int = 16
-    codebook_decay: float = 0.99
+    codebook_decay: float = 0.95
     revive_below: float = 0.03
     commitment: float = 0.25
     autoencoder_lr_scale: float = 0.33
