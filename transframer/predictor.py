@@ -75,9 +75,12 @@ class FramePredictor(nn.Module, abc.ABC):
 
     Attributes:
         likelihood: whether `log_prob` is exact, or a lower bound of it.
+        progress: how much of its training is over, 0 to 1; the loop says before each step, for models that
+            learn in phases (see `optimisation.make_optimizer` on `lr_span`).
     """
 
     likelihood: Likelihood = "exact"
+    progress: float = 0.0
 
     @classmethod
     def refusal(cls, episode: Episode) -> str | None:

@@ -81,27 +81,43 @@ def test_sizes(model):
 # -- likelihood -------------------------------------------------------------------------------------------
 
 
-def test_the_transformer_gives_the_autoencoder_no_gradient(model):
+def test_the_autoencoder_learns_first_and_then_the_transformer(model):
     grown = SpatialTemporal(CONFIG)
     grown.load_state_dict(model.state_dict())
-    batch = grown.collate(clips())
-    grads = []
-    for weight in (1.0, 0.0):
+    batch, share = grown.collate(clips()), CONFIG.autoencoder_share
+    for progress, learns in (
+        (0.0, "autoencoder"), (share - 1e-6, "autoencoder"), (share, "rest"), (1.0, "rest"),
+    ):  # fmt: skip
         grown.load_state_dict(model.state_dict())
         grown.zero_grad()
+        grown.progress = progress
         loss = grown.loss(batch, generator())
-        if weight:
-            loss.total.backward()
+        loss.total.backward()
+        moved = {name.split(".")[0] for name, p in grown.named_parameters() if p.grad is not None}
+        books = torch.equal(grown.autoencoder.codebooks.vectors, model.autoencoder.codebooks.vectors)
+        if learns == "autoencoder":
+            assert moved == {"autoencoder"}
+            assert not books
+            assert loss.nats.tolist() == pytest.approx([16 * 2 * math.log(8)] * 3)
         else:
-            pick = (torch.rand(3, generator=generator()) * 4).long()
-            images = batch.images[torch.arange(3), pick]
-            grown.load_state_dict(model.state_dict())
-            own = generator()
-            torch.rand(3, generator=own)
-            grown.autoencoder.loss(images, own).total.backward()
-        grads.append([p.grad.clone() for p in grown.autoencoder.parameters()])
-    for one, other in zip(*grads, strict=True):
-        assert torch.allclose(one, other, atol=1e-6)
+            assert moved == {"transformer", "head"}
+            assert books, "codes keep their meaning"
+    spans = {name.split(".")[0]: m.lr_span for name, m in grown.named_modules() if name}
+    assert spans == {"autoencoder": (0.0, share), "transformer": (share, 1.0), "head": (share, 1.0)}
+
+
+def test_the_weight_of_the_divergence_rises(model):
+    grown = SpatialTemporal(CONFIG)
+    grown.load_state_dict(model.state_dict())
+    batch, share = grown.collate(clips()), CONFIG.autoencoder_share
+
+    def total(progress):
+        grown.progress = progress
+        return grown.loss(batch, generator()).total.item()
+
+    half = share + (1 - share) * CONFIG.kl_warmup / 2
+    assert total(share) < total(half) < total(1.0)
+    assert total(half) == pytest.approx((total(share) + total(1.0)) / 2, rel=1e-4)
 
 
 def test_one_batch_or_several_the_same_log_prob_without_latents():
@@ -132,6 +148,7 @@ def test_the_loss_logs_the_bound_of_the_target(model):
     grown = SpatialTemporal(replace(CONFIG, bound_samples=1))
     grown.load_state_dict(model.state_dict())
     grown.train()
+    grown.progress = 1.0
     loss = grown.loss(grown.collate(clips()), generator())
     assert loss.events.tolist() == [2 * (SIZE // 4) ** 2] * 3
     assert torch.allclose(loss.nats, loss.parts["codes"] + loss.parts["latents"])
@@ -272,6 +289,7 @@ def trained_on_two_outcomes(share, steps=400, **settings):
         left = torch.rand(16, generator=draws) < share
         for group in optimizer.param_groups:
             group["lr"] = 5e-3 * min(1, (step + 1) / 20) * (1 - step / steps)
+        model.progress = step / steps
         batch = model.collate([video_episode([start], outcome(bool(side))) for side in left])
         loss = model.loss(batch, draws)
         optimizer.zero_grad()

@@ -21,10 +21,11 @@ def generator():
 
 
 def test_straight_through_gives_the_vectors_and_the_gradient_of_the_latents():
+    torch.manual_seed(0)
     latents = torch.randn(5, 3, requires_grad=True)
     vectors = torch.randn(5, 3, requires_grad=True)
     out = straight_through(latents, vectors)
-    assert torch.allclose(out, vectors)
+    assert torch.allclose(out, vectors, atol=1e-6)
     out.square().sum().backward()
     assert torch.allclose(latents.grad, 2 * vectors.detach()), "as if nothing had been quantised"
     assert vectors.grad is None
@@ -67,7 +68,6 @@ def test_it_learns():
     mean = images(8).float().mean((0, 2, 3), keepdim=True)
     blank = ((images(8).float() - mean) / 127.5).square().mean().item()
     assert errors[-1] < 0.3 * blank
-    assert model.steps == 60
 
 
 def test_the_discriminator_learns_to_tell_and_the_image_to_fool():
@@ -76,7 +76,7 @@ def test_the_discriminator_learns_to_tell_and_the_image_to_fool():
     truth, last = torch.rand(2, 3, SIZE, SIZE), torch.nn.Parameter(torch.full((3, 1, 1), 0.5))
     coded = (torch.rand(2, 3, SIZE, SIZE) * last).clone()
     reconstruction = (coded - truth).square().mean()
-    loss = critic.loss(coded, truth, reconstruction, last, torch.tensor(0.5))
+    loss = critic.loss(coded, truth, reconstruction, last, 0.5)
     # With the weight 0 the parameters of the critic have the same gradient: fooling it is not its aim.
     own = torch.autograd.grad(loss, list(critic.parameters()), retain_graph=True)
     plain = torch.relu(1 - critic(truth)).mean() + torch.relu(1 + critic(coded.detach())).mean()
@@ -95,20 +95,18 @@ def test_gan_is_a_switch_that_waits():
     torch.manual_seed(0)
     plain = VQAutoencoder(CONFIG)
     assert not any("discriminator" in name for name in plain.state_dict())
-    model = VQAutoencoder(replace(CONFIG, gan=True, gan_start=1, gan_weight=0.5))
+    model = VQAutoencoder(replace(CONFIG, gan=True, gan_start=0.5, gan_weight=0.5))
     shared = {k: v for k, v in model.state_dict().items() if "discriminator" not in k}
     plain.load_state_dict(shared)
-    grads = []
-    for each in (plain, model):
-        each.loss(images(), generator()).total.backward()
-        grads.append(each.decoder[-2].weight.grad.clone())
-        each.zero_grad()
-    assert torch.allclose(*grads, atol=1e-7), "before gan_start the decoder hears nothing of the critic"
-    grads = []
-    for each in (plain, model):
-        each.loss(images(), generator()).total.backward()
-        grads.append(each.decoder[-2].weight.grad.clone())
-    assert not torch.allclose(*grads, atol=1e-7)
+    heard = []
+    for progress in (0.4, 0.6):
+        grads = []
+        for each in (plain, model):
+            each.zero_grad()
+            each.loss(images(), generator(), progress).total.backward()
+            grads.append(each.decoder[-2].weight.grad.clone())
+        heard.append(not torch.allclose(*grads, atol=1e-7))
+    assert heard == [False, True], "before gan_start the decoder hears nothing of the critic"
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ CONFIG = SpatialTemporalConfig(
     mlp_ratio=2.0,
     latent_width=4,
     whole_frame_layers=1,
-    kl_warmup=150,
+    kl_warmup=0.3,
 )
 
 

@@ -59,11 +59,28 @@ def test_only_matrices_decay():
 def test_a_module_may_scale_its_learning_rate():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[1].lr_scale = 5.0
-    optimizer = make_optimizer(model, TrainConfig(weight_decay=0.1))
-    set_learning_rate(optimizer, 0.1)
+    config = TrainConfig(steps=100, learning_rate=0.2, warmup_steps=0, weight_decay=0.1)
+    optimizer = make_optimizer(model, config)
+    set_learning_rate(optimizer, config, 50, 0.0)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert [rates[id(p)] for p in model.parameters()] == pytest.approx([0.1, 0.1, 0.5, 0.5])
     assert {g["weight_decay"] for g in optimizer.param_groups} == {0.0, 0.1}
+
+
+def test_a_module_may_learn_in_a_part_of_the_run():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[0].lr_span = (0.0, 0.4)
+    model[1].lr_span, model[1].lr_scale = (0.4, 1.0), 5.0
+    config = TrainConfig(steps=1000, learning_rate=1.0, warmup_steps=0)
+    optimizer = make_optimizer(model, config)
+    for step, first, second in [
+        (0, 0.0, 0.0), (10, 0.5 * 0.975, 0.0), (200, 0.5, 0.0), (399, 0.0025, 0.0),
+        (400, 0.0, 0.0), (415, 0.0, 5 * 0.5 * 0.975), (700, 0.0, 2.5), (1000, 0.0, 0.0),
+    ]:  # fmt: skip
+        set_learning_rate(optimizer, config, step, 0.0)
+        rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        found = [rates[id(p)] for p in model.parameters()]
+        assert found == pytest.approx([first, first, second, second]), step
 
 
 def test_the_average_follows_its_formula():

@@ -37,7 +37,7 @@ def small(monkeypatch):
         width=16,
         layers=2,
         heads=2,
-        kl_warmup=2,
+        autoencoder_share=0.4,
     )
     monkeypatch.setitem(PRESETS, "tiny", made)
 
@@ -101,7 +101,6 @@ def test_a_resumed_run_ends_bit_for_bit_where_a_straight_one_does(tmp_path, monk
     torch.testing.assert_close(stopped, straight, rtol=0, atol=0)
     predictor, settings = load_run(tmp_path / "stopped")
     assert (predictor.autoencoder.discriminator is not None) == settings.gan == ("gan" in changes)
-    assert int(predictor.autoencoder.steps) == 3
 
 
 def test_benchmark_predict_and_finetune_take_it_as_any_other(tmp_path, capsys):
@@ -140,7 +139,6 @@ def test_benchmark_predict_and_finetune_take_it_as_any_other(tmp_path, capsys):
     predictor, settings = load_run(tuned)
     assert isinstance(predictor, SpatialTemporal)
     assert settings.model == "spatial-temporal"
-    assert int(predictor.autoencoder.steps) == 5, "the codebooks go on from where they were"
 
 
 def _asked(name):

@@ -34,7 +34,7 @@ class Discriminator(nn.Module):
         truth: Float[Tensor, "b 3 h w"],
         reconstruction: Float[Tensor, ""],
         last_weight: Tensor,
-        weight: Tensor,
+        weight: float,
     ) -> Float[Tensor, ""]:
         """The discriminator's hinge loss, and `weight` times the autoencoder's loss of being found out.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
@@ -24,11 +25,12 @@ from transframer.predictor import Estimate, FramePredictor, Likelihood, Loss, Me
 
 
 class SpatialTemporal(FramePredictor, PyTorchModelHubMixin):
-    """Learns videos as the codes of a VQ autoencoder, which learns beside it from the same frames.
+    """Learns videos as the codes of a VQ autoencoder, which learns first, from the same frames.
 
     Each frame's codes are predicted from the frames before it; all cells of a frame at once, held together by
     the latent variables of Gaussian layers (see `space_time.GaussianLayer`). The autoencoder gets no gradient
-    from the transformer, so that it cannot make the codes easy instead of true.
+    from the transformer, so that it cannot make the codes easy instead of true, and stays as it is while the
+    transformer learns, so that codes keep their meaning.
 
     Args:
         config: the settings, or their dictionary as `config.json` holds it.
@@ -45,6 +47,9 @@ class SpatialTemporal(FramePredictor, PyTorchModelHubMixin):
         self.head: CodeHead = (
             CategoricalHead(config) if config.head == "categorical" else RegressionHead(config)
         )
+        for part in (self.transformer, self.head):
+            for module in part.modules():  # see `optimisation.make_optimizer`
+                module.lr_span = (config.autoencoder_share, 1.0)  # type: ignore[assignment]
 
     @classmethod
     def _from_pretrained(cls, **kwargs):
@@ -110,13 +115,13 @@ class SpatialTemporal(FramePredictor, PyTorchModelHubMixin):
     # -- scoring ------------------------------------------------------------------------------------------
 
     def loss(self, batch: VideoBatch, generator: torch.Generator) -> Loss:
-        """The bound of all frames after the first, and the autoencoder's loss of one frame of each clip."""
+        """In the first part of training the autoencoder's, of one frame of each clip; then the bound of all
+        frames after the first."""
         if not batch.has_target:
             raise DataError("episodes without target frames", expected="a target in every episode")
-        b, device = len(batch), batch.images.device
-        rows = torch.arange(b, device=device)
-        pick = (torch.rand(b, generator=generator) * (batch.given.cpu() + 1)).long().to(device)
-        autoencoder = self.autoencoder.loss(batch.images[rows, pick], generator)
+        share = self.config.autoencoder_share
+        if self.progress < share:
+            return self._autoencoder_loss(batch, generator, self.progress / share)
         codes = self._codes(batch)
         cells, groups = codes.shape[2] * codes.shape[3], codes.shape[4]
         features, divergence = self._predicted(batch, codes, generator)
@@ -127,19 +132,30 @@ class SpatialTemporal(FramePredictor, PyTorchModelHubMixin):
             features[valid].flatten(0, 1), latest.flatten(0, 2), codes[:, 1:][valid].flatten(0, 2), books
         )
         size = cells * groups
-        rise = (self.autoencoder.steps / max(1, self.config.kl_warmup)).clamp(max=1.0)
-        weight = self.config.kl_weight * rise
+        done, warmup = (self.progress - share) / (1 - share), self.config.kl_warmup
+        weight = self.config.kl_weight * (min(1.0, done / warmup) if warmup else 1.0)
         per_frame = trained.view(-1, cells).sum(1) + weight * divergence.closed_form[valid]
         # The target's are logged; valid frames run clip by clip, the target last.
         last = batch.given.cumsum(0) - 1
         code_nats = nats.detach().view(-1, cells).sum(1)[last]
         latent_nats = divergence.closed_form.detach()[valid][last]
         return Loss(
-            total=per_frame.mean() / size + autoencoder.total,
+            total=per_frame.mean() / size,
             nats=code_nats + latent_nats,
-            events=torch.full((b,), size, device=device),
+            events=torch.full_like(batch.given, size),
             parts={"codes": code_nats, "latents": latent_nats},
         )
+
+    def _autoencoder_loss(self, batch: VideoBatch, generator: torch.Generator, progress: float) -> Loss:
+        """The nats are those of codes that are all equally likely: nothing is predicted yet."""
+        pick = (torch.rand(len(batch), generator=generator) * (batch.given.cpu() + 1)).long()
+        rows = torch.arange(len(batch), device=batch.images.device)
+        images = batch.images[rows, pick.to(rows.device)]
+        loss = self.autoencoder.loss(images, generator, progress)
+        bits = self.autoencoder.bits_per_image(*images.shape[2:])
+        nats = torch.full(batch.given.shape, bits * math.log(2), device=rows.device)
+        events = torch.full_like(batch.given, round(bits / math.log2(self.config.codes)))
+        return Loss(loss.total, nats, events, {"codes": nats, "latents": torch.zeros_like(nats)})
 
     @torch.no_grad()
     def log_prob(self, episodes: Sequence[Episode]) -> Float[Tensor, " b"]:

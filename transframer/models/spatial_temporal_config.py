@@ -23,10 +23,12 @@ class SpatialTemporalConfig:
         revive_below: a vector used less often than this share of the mean is replaced by a latent vector of
             the batch; 0 never does.
         commitment: weight of the encoder's distance to the vectors that it is coded by.
-        autoencoder_lr_scale: the autoencoder's learning rate relative to the transformer's.
+        autoencoder_share: of the training, in which the autoencoder learns alone; then it stays as it is, and
+            the transformer learns its codes.
+        autoencoder_lr_scale: its learning rate relative to the transformer's.
         gan: a patch discriminator judges the autoencoder's images as well (VQGAN instead of VQ-VAE).
         gan_weight: of the discriminator's gradient, relative to that of the reconstruction.
-        gan_start: steps of training before it weighs in.
+        gan_start: share of the autoencoder's training before it weighs in.
         perceptual: name of a timm network with pretrained weights whose features are compared as well; ""
             for none.
         perceptual_weights: file with the weights of that network; timm's pretrained ones if "".
@@ -40,8 +42,8 @@ class SpatialTemporalConfig:
             in each cell; without any, uncertain futures come with the wrong frequencies (docs/log.md).
         kl_weight: of the Gaussian layers' divergence in the training loss; 1 makes it a bound of the
             likelihood.
-        kl_warmup: steps of training over which that weight rises from 0; without them the latents stay unused
-            (docs/log.md).
+        kl_warmup: share of the transformer's training over which that weight rises from 0; without it the
+            latents stay unused (docs/log.md).
         bound_samples: samples of the latents by which `log_prob` is bounded: the more, the tighter.
         head: what the transformer predicts of the next frame: "categorical", the codes one group after the
             other, or "regression", the latent vectors by least squares (as the original does).
@@ -57,10 +59,11 @@ class SpatialTemporalConfig:
     codebook_decay: float = 0.95
     revive_below: float = 0.03
     commitment: float = 0.25
+    autoencoder_share: float = 0.35
     autoencoder_lr_scale: float = 0.33
     gan: bool = False
     gan_weight: float = 0.5
-    gan_start: int = 1000
+    gan_start: float = 0.5
     perceptual: str = ""
     perceptual_weights: str = ""
     perceptual_weight: float = 0.1
@@ -71,7 +74,7 @@ class SpatialTemporalConfig:
     latent_width: int = 12
     whole_frame_layers: int = 2
     kl_weight: float = 1.0
-    kl_warmup: int = 300
+    kl_warmup: float = 0.25
     bound_samples: int = 4
     head: str = "categorical"
     dropout: float = 0.0
@@ -86,6 +89,8 @@ class SpatialTemporalConfig:
         check("widths", bool(self.widths) and all(w % 8 == 0 for w in self.widths), "multiples of 8")
         check("width", self.width % (2 * self.heads) == 0, f"a multiple of 2 x {self.heads} heads")
         check("codes", self.codes >= 2, "at least 2")
+        check("autoencoder_share", 0 < self.autoencoder_share < 1, "between 0 and 1")
+        check("gan_start", 0 <= self.gan_start <= 1, "0 to 1")
         check("codebook_decay", 0 < self.codebook_decay < 1, "between 0 and 1")
         for name in ("blocks", "groups", "code_width", "layers", "heads", "bound_samples"):
             check(name, getattr(self, name) >= 1, "at least 1")
@@ -94,7 +99,6 @@ class SpatialTemporalConfig:
             "autoencoder_lr_scale",
             "commitment",
             "gan_weight",
-            "gan_start",
             "perceptual_weight",
         ):
             check(name, getattr(self, name) >= 0, "0 or more")

@@ -77,8 +77,6 @@ class VQAutoencoder(nn.Module):
     `config.groups` codebooks.
     """
 
-    steps: Tensor
-
     def __init__(self, config: SpatialTemporalConfig) -> None:
         super().__init__()
         self.config = config
@@ -90,9 +88,9 @@ class VQAutoencoder(nn.Module):
         self.perceptual = (
             Perceptual(config.perceptual, config.perceptual_weights) if config.perceptual else None
         )
-        self.register_buffer("steps", torch.tensor(0))
         for module in self.modules():  # see `optimisation.make_optimizer`
             module.lr_scale = config.autoencoder_lr_scale  # type: ignore[assignment]
+            module.lr_span = (0.0, config.autoencoder_share)  # type: ignore[assignment]
 
     # -- coding -------------------------------------------------------------------------------------------
 
@@ -132,7 +130,9 @@ class VQAutoencoder(nn.Module):
 
     # -- training -----------------------------------------------------------------------------------------
 
-    def loss(self, images: UInt8[Tensor, "b 3 h w"], generator: torch.Generator) -> AutoencoderLoss:
+    def loss(
+        self, images: UInt8[Tensor, "b 3 h w"], generator: torch.Generator, progress: float = 1.0
+    ) -> AutoencoderLoss:
         """One step: reconstruction, commitment, and where asked for what a network and a critic say.
 
         Moves the codebooks. The gradient of the decoder reaches the encoder as if nothing had been quantised
@@ -140,6 +140,7 @@ class VQAutoencoder(nn.Module):
 
         Args:
             generator: a CPU generator, for the vectors that are revived.
+            progress: how much of the autoencoder's training is over, 0 to 1.
         """
         truth, latents = _signed(images), self.latents(images)
         flat = latents.flatten(0, 2)
@@ -152,11 +153,9 @@ class VQAutoencoder(nn.Module):
         if self.perceptual is not None:
             total = total + self.config.perceptual_weight * self.perceptual(out, truth)
         if self.discriminator is not None:
-            started = self.steps >= self.config.gan_start
-            weight = self.config.gan_weight * started
+            weight = self.config.gan_weight if progress >= self.config.gan_start else 0.0
             total = total + self.discriminator.loss(out, truth, squared.mean(), self._last_weight, weight)
         self.codebooks.follow(flat, codes, generator)
-        self.steps += 1
         return AutoencoderLoss(total, squared.detach())
 
     @property

@@ -10,6 +10,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from transframer.training.config import TrainConfig
 
+WHOLE_RUN = (0.0, 1.0)
+
 
 def decays(name: str, parameter: nn.Parameter, owner: nn.Module) -> bool:
     """Whether weight decay applies: to matrices, and not to norms, biases, gains and embeddings.
@@ -25,18 +27,25 @@ def decays(name: str, parameter: nn.Parameter, owner: nn.Module) -> bool:
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter, arXiv 1711.05101), fused into one kernel per step.
 
-    A module's attribute `lr_scale` multiplies the learning rate of the parameters that it holds itself.
+    A module's attribute `lr_scale` multiplies the learning rate of the parameters that it holds itself, and
+    its attribute `lr_span` says from when to when they learn, as shares of the run.
     """
-    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, float, tuple[float, float]], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             owner = model.get_submodule(name.rpartition(".")[0])
-            key = decays(name, parameter, owner), float(getattr(owner, "lr_scale", 1.0))
+            scale, span = getattr(owner, "lr_scale", 1.0), getattr(owner, "lr_span", WHOLE_RUN)
+            key = decays(name, parameter, owner), float(scale), span
             groups.setdefault(key, []).append(parameter)
     return torch.optim.AdamW(
         [
-            {"params": members, "weight_decay": config.weight_decay * decay, "lr_scale": scale}
-            for (decay, scale), members in groups.items()
+            {
+                "params": members,
+                "weight_decay": config.weight_decay * decay,
+                "lr_scale": scale,
+                "lr_span": span,
+            }
+            for (decay, scale, span), members in groups.items()
         ],
         lr=config.peak_learning_rate,
         betas=(0.9, 0.98),
@@ -80,10 +89,26 @@ def learning_rate(config: TrainConfig, step: int, elapsed_s: float = 0.0) -> flo
     return config.peak_learning_rate * rise * (1.0 - progress(config, step, elapsed_s))
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Sets the rate of every parameter group, times the group's own scale."""
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, elapsed_s: float
+) -> None:
+    """Sets the rate of every parameter group: `learning_rate`, times the group's own scale; where the group
+    learns for a part of the run only, it rises and falls within that."""
+    part = progress(config, step, elapsed_s)
     for group in optimizer.param_groups:
+        if tuple(group["lr_span"]) == WHOLE_RUN:
+            rate = learning_rate(config, step, elapsed_s)
+        else:
+            rate = config.peak_learning_rate * _within(part, *group["lr_span"])
         group["lr"] = rate * group["lr_scale"]
+
+
+def _within(part: float, start: float, end: float) -> float:
+    """Warm-up over a twentieth of a span of the run, then linear decay to its end; 0 outside."""
+    if not start <= part < end:
+        return 0.0
+    done = (part - start) / (end - start)
+    return min(1.0, 20 * done) * (1.0 - done)
 
 
 def moving_average(model: nn.Module, decay: float) -> AveragedModel:

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from transframer.errors import ConfigError
+from transframer.predictor import Likelihood
 
 METRICS, LOG = "metrics.jsonl", "log.txt"
 WAITING = 0.2  # of the time: so much is said
@@ -99,12 +100,15 @@ class Report:
         else:
             self.say(f"{metrics['progress']:4.0%}  {text}")
 
-    def validation(self, step: int, seconds: float, bits_per_frame: dict[str, float]) -> None:
-        """Reports the bits that each task's held-out frames take."""
+    def validation(
+        self, step: int, seconds: float, bits_per_frame: dict[str, float], likelihood: Likelihood = "exact"
+    ) -> None:
+        """Reports the bits that each task's held-out frames take, at most where the likelihood is a bound."""
         tasks = {name: {"bits_per_frame": bits} for name, bits in bits_per_frame.items()}
         self._write("validation", step, seconds, {"tasks": tasks})
         parts = ", ".join(f"{name} {bits:.0f}" for name, bits in bits_per_frame.items())
-        self.say(f"held-out bits per frame at step {step}: {parts}")
+        most = " (at most)" if likelihood == "bound" else ""
+        self.say(f"held-out bits per frame{most} at step {step}: {parts}")
 
     def _write(self, kind: str, step: int, seconds: float, metrics: dict[str, Any]) -> None:
         if self.folder is None:

@@ -168,7 +168,8 @@ class Run:
             The loss, the norm of the gradient before clipping, and whether the update was left out because
             either was not finite.
         """
-        set_learning_rate(self.optimizer, learning_rate(self.config, self.step, self.trained_s))
+        set_learning_rate(self.optimizer, self.config, self.step, self.trained_s)
+        self.predictor.progress = progress(self.config, self.step, self.trained_s)
         seed = seed_for(self.config.seed, self.step, self.group.rank)
         torch.manual_seed(seed)  # for dropout: what is random in a step depends on nothing before it
         generator = torch.Generator().manual_seed(seed)
@@ -198,7 +199,7 @@ class Run:
             return
         averaged = merged(cast(FramePredictor, self.average.module))
         bits = validation.bits_per_frame(averaged)
-        report.validation(self.step, self.trained_s, bits)
+        report.validation(self.step, self.trained_s, bits, averaged.likelihood)
         if self.config.patience and self.best.note(self.step, bits):
             checkpoint.save_model(self.folder, averaged, self.config, self.step)
         if self.best.over:

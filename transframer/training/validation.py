@@ -1,4 +1,4 @@
-"""How well held-out frames are predicted while training: exact bits per frame, and pictures."""
+"""How well held-out frames are predicted while training: bits per frame, and pictures."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ class Validation:
 
     @torch.no_grad()
     def bits_per_frame(self, predictor: FramePredictor) -> dict[str, float]:
-        """The mean number of bits that a target frame of each task takes under the predictor, exact."""
+        """The mean number of bits that a target frame of each task takes under the predictor; an upper bound
+        where its likelihood is a lower one."""
         return {
             name: -sum(float(predictor.log_prob(part).double().sum()) for part in _parts(episodes))
             / (len(episodes) * math.log(2))

@@ -1,3 +1,4 @@
+from collections import Counter
 from typing import TypedDict
 
 import pytest
@@ -133,3 +134,15 @@ def test_a_target_that_the_clip_does_not_name_is_refused():
 def test_frames_outside_the_clip_are_refused():
     with pytest.raises(ConfigError, match="within the clip"):
         World("train").samples([0], _Flow, Clip(frames=1, context=((0, 1),)))
+
+
+def test_training_alone_has_the_further_contexts():
+    clip = Clip(frames=3, context=((0, 1),), target=(2,), training_context=((1,),))
+    counts = {
+        split: Counter(
+            len(sample["images"]) for sample in World(split, 0, 16).samples(range(40), _Video, clip)
+        )
+        for split in ("train", "validation", "test")
+    }
+    assert set(counts["train"]) == {1, 2}
+    assert counts["validation"] == counts["test"] == {2: 40}
