@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from transframer.errors import ConfigError
 from transframer.sampling_settings import temperature_in_force
+from transframer.weights import GENERALIST, home
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class BenchmarkConfig:
     """What is measured, on which data, and how frames are drawn.
 
     Attributes:
-        run: a run folder, or a folder of pretrained weights.
+        run: a run folder, a folder of weights, or the name of weights that come with the package.
         tasks: names of tasks; empty for those the run was trained on that the data have labels for.
         samples: held-out samples per task; of a data set a random subset, 0 for all of it.
         samples_per_query: frames drawn for each sample and combined into one prediction.
@@ -45,7 +46,7 @@ class BenchmarkConfig:
         no_cache: measure again what an earlier benchmark already measured under the same protocol.
     """
 
-    run: Path
+    run: Path = Path(GENERALIST)
     tasks: list[str] = field(default_factory=list)
     samples: int = 64
     samples_per_query: int = 1
@@ -102,12 +103,12 @@ class BenchmarkConfig:
     def folder(self) -> Path:
         """Where results, cache and report are written."""
         default = "benchmark" if self.data == "world" else f"benchmark-{Path(self.data).name}"
-        return self.out or self.run / default
+        return self.out or home(self.run) / default
 
     @property
     def command(self) -> str:
         """The command line that asks for this benchmark."""
-        words = ["transframer", "benchmark", str(self.run)]
+        words = ["transframer", "benchmark", *([] if self.run == Path(GENERALIST) else [str(self.run)])]
         for option in fields(self):
             value = getattr(self, option.name)
             if option.name == "run" or value in (option.default, [], {}):

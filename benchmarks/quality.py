@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -29,6 +28,7 @@ from transframer.task_settings import configured_task
 from transframer.training.checkpoint import load_run
 from transframer.training.config import TrainConfig
 from transframer.training.distributed import choose_device
+from transframer.weights import located
 
 
 def benchmark(config: BenchmarkConfig) -> list[TaskResult]:
@@ -131,4 +131,4 @@ def write_results(config: BenchmarkConfig, results: Sequence[TaskResult]) -> Non
     record = {"command": config.command, "results": [result.to_json(pictures=False) for result in results]}
     write_text(config.folder / "results.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
     write_text(config.folder / "results.md", markdown(results, config.command))
-    write_text(config.folder / "report.html", html_report(results, config.command, Path(config.run)))
+    write_text(config.folder / "report.html", html_report(results, config.command, located(config.run)))

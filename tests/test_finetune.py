@@ -127,7 +127,7 @@ class TestRun:
     def test_predict_writes_the_class_names_of_the_data(self, tuned, folder, tmp_path):
         image = next((folder / "lines").iterdir())
         written = predict_files(
-            PredictConfig(str(tuned), (str(image),), TASK, str(tmp_path / "out"), device="cpu")
+            PredictConfig((str(image),), TASK, str(tmp_path / "out"), str(tuned), device="cpu")
         )
         (path,) = [path for path in written if path.suffix == ".json"]
         text = path.read_text()

@@ -77,7 +77,7 @@ for words in (
     "train --preset tiny --tasks {NAME},depth_estimation --steps 2 --batch-size 2 --size-px 32 --workers 0 "
     "--validations 1 --validation-episodes 1 --pictures 1 --out run",
     "benchmark run --tasks {NAME} --samples 2 --floor-samples 4",
-    "predict run --task {NAME} photo.png --out out",
+    "predict --run run --task {NAME} photo.png --out out",
 ):
     assert main(words.split()) == 0, words
 """
@@ -89,7 +89,7 @@ for words in (
 
 
 def test_without_the_plugin_its_name_is_unknown(capsys):
-    assert main(["predict", "run", "--task", NAME, "photo.png", "--out", "out"]) == 2
+    assert main(["predict", "--run", "run", "--task", NAME, "photo.png", "--out", "out"]) == 2
     assert f"unknown task '{NAME}'" in capsys.readouterr().err
 
 
@@ -99,7 +99,7 @@ def test_a_plugin_that_fails_to_import_is_named_and_the_others_work(site, distri
     done = transframer(folder, "tasks")
     assert done.returncode == 0
     assert "plugin sad-tasks" in done.stdout
-    done = transframer(folder, "predict run --task sad photo.png --out out", tmp_path)
+    done = transframer(folder, "predict --run run --task sad photo.png --out out", tmp_path)
     assert done.returncode == 2
     assert "plugin sad-tasks: importing sad_tasks failed: ModuleNotFoundError" in done.stderr
     assert len(done.stderr.splitlines()) <= 3

@@ -114,7 +114,7 @@ def test_a_class_is_answered_by_its_exact_posterior_without_drawing():
 def test_outputs_cover_the_whole_image_at_its_own_size(tmp_path, echo, suffix, width, height):
     path = tmp_path / f"photo.{suffix}"
     halves(width, height).save(path)
-    written = predict_files(PredictConfig("run", (str(path),), "depth_estimation", str(tmp_path / "out")))
+    written = predict_files(PredictConfig((str(path),), "depth_estimation", str(tmp_path / "out"), "run"))
     stem = "photo_depth_estimation"
     assert files(tmp_path / "out") == [f"{stem}.npy", f"{stem}.png", f"{stem}_picture.png"]
     assert sorted(path.name for path in written) == files(tmp_path / "out")
@@ -132,7 +132,7 @@ def test_outputs_cover_the_whole_image_at_its_own_size(tmp_path, echo, suffix, w
 def test_any_colour_mode(tmp_path, echo, mode):
     path = tmp_path / "photo.tiff"
     halves(mode="L" if mode == "LA" else "RGB").convert(mode).save(path)
-    predict_files(PredictConfig("run", (str(path),), "depth_estimation", str(tmp_path)))
+    predict_files(PredictConfig((str(path),), "depth_estimation", str(tmp_path), "run"))
     seen = echo.asked[0][0].context[0].image
     assert seen[:, :, :28].float().mean() < 10
     assert seen[:, :, -28:].float().mean() > 245
@@ -142,7 +142,7 @@ def test_an_image_is_turned_upright_by_its_exif_tag(tmp_path, echo):
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned by 90 degrees clockwise
     halves(90, 60).save(tmp_path / "photo.jpg", exif=exif)
-    predict_files(PredictConfig("run", (str(tmp_path / "photo.jpg"),), "depth_estimation", str(tmp_path)))
+    predict_files(PredictConfig((str(tmp_path / "photo.jpg"),), "depth_estimation", str(tmp_path), "run"))
     depth = np.load(tmp_path / "photo_depth_estimation.npy")
     assert depth.shape == (90, 60)
     assert depth[:30].mean() > 5 * depth[60:].mean()
@@ -152,7 +152,7 @@ def test_a_folder_gives_a_prediction_for_each_image_in_it(tmp_path, echo):
     for name, size in (("a.png", (40, 40)), ("b.JPG", (40, 20)), ("c.webp", (44, 40))):
         halves(*size).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("not an image")
-    predict_files(PredictConfig("run", (str(tmp_path),), "depth_estimation", str(tmp_path / "out")))
+    predict_files(PredictConfig((str(tmp_path),), "depth_estimation", str(tmp_path / "out"), "run"))
     assert [name for name in files(tmp_path / "out") if name.endswith("npy")] == [
         f"{letter}_depth_estimation.npy" for letter in "abc"
     ]
@@ -165,7 +165,7 @@ def test_predictions_are_reproducible_and_several_samples_are_combined(tmp_path,
     def depth(seed):
         predict_files(
             PredictConfig(
-                "run", (str(tmp_path / "photo.png"),), "depth_estimation", str(tmp_path), 5, seed=seed
+                (str(tmp_path / "photo.png"),), "depth_estimation", str(tmp_path), "run", 5, seed=seed
             )
         )
         return np.load(tmp_path / "photo_depth_estimation.npy")
@@ -179,7 +179,7 @@ def test_predictions_are_reproducible_and_several_samples_are_combined(tmp_path,
 @pytest.mark.parametrize("task", ["depth_estimation", "semantic_segmentation"])
 def test_several_samples_write_their_uncertainty_at_the_size_of_the_image(tmp_path, echo, task):
     Image.new("RGB", (90, 60), "#7c7c7c").save(tmp_path / "photo.png")  # noise takes it to either class
-    predict_files(PredictConfig("run", (str(tmp_path / "photo.png"),), task, str(tmp_path / "out"), 6))
+    predict_files(PredictConfig((str(tmp_path / "photo.png"),), task, str(tmp_path / "out"), "run", 6))
     values = np.load(tmp_path / f"out/photo_{task}_uncertainty.npy")
     assert values.shape == (60, 90)
     assert values.dtype == np.float32
@@ -196,7 +196,7 @@ def test_flow_is_uncertain_in_pixels_of_the_image(tmp_path, echo):
     for factor in (1, 3):
         for name in names:
             halves(64 * factor, 64 * factor).save(name)
-        predict_files(PredictConfig("run", tuple(names), "optical_flow", str(tmp_path / "out"), 4))
+        predict_files(PredictConfig(tuple(names), "optical_flow", str(tmp_path / "out"), "run", 4))
         sizes[factor] = np.load(tmp_path / "out/a_optical_flow_uncertainty.npy")
     assert sizes[3].shape == (192, 192)
     assert sizes[3].mean() == pytest.approx(3 * sizes[1].mean(), rel=0.05)
@@ -206,14 +206,14 @@ def test_flow_is_uncertain_in_pixels_of_the_image(tmp_path, echo):
 def test_one_sample_has_no_uncertainty(tmp_path, echo, settings):
     halves().save(tmp_path / "a.png")
     out = str(tmp_path / "out")
-    predict_files(PredictConfig("run", (str(tmp_path / "a.png"),), "depth_estimation", out, **settings))
+    predict_files(PredictConfig((str(tmp_path / "a.png"),), "depth_estimation", out, "run", **settings))
     assert not any("uncertainty" in name for name in files(out))
 
 
 def test_a_task_without_a_value_at_every_pixel_has_no_uncertainty(tmp_path, echo):
     halves().save(tmp_path / "a.png")
     out = str(tmp_path / "out")
-    predict_files(PredictConfig("run", (str(tmp_path / "a.png"),), "object_detection", out, 3))
+    predict_files(PredictConfig((str(tmp_path / "a.png"),), "object_detection", out, "run", 3))
     assert files(out) == ["a_object_detection.json", "a_object_detection_picture.png"]
 
 
@@ -226,7 +226,7 @@ def test_batch_size_counts_frames(tmp_path, echo, count, draws, batch_size, rows
         halves().save(tmp_path / f"{index}.png")
     out = str(tmp_path / "out")
     predict_files(
-        PredictConfig("run", (str(tmp_path),), "depth_estimation", out, draws, 1.0, batch_size=batch_size)
+        PredictConfig((str(tmp_path),), "depth_estimation", out, "run", draws, 1.0, batch_size=batch_size)
     )
     assert [len(asked) for asked in echo.asked] == rows
     assert len([name for name in files(out) if name.endswith("picture.png")]) == count
@@ -262,7 +262,7 @@ def test_draws_of_a_query_stay_with_it(tmp_path):
 def test_a_predictor_that_tells_no_coefficients_cannot_show_progress(tmp_path, echo):
     halves().save(tmp_path / "a.png")
     config = PredictConfig(
-        "run", (str(tmp_path / "a.png"),), "depth_estimation", str(tmp_path / "out"), progressive=True
+        (str(tmp_path / "a.png"),), "depth_estimation", str(tmp_path / "out"), "run", progressive=True
     )
     with pytest.raises(ConfigError) as caught:
         predict_files(config)
@@ -277,7 +277,7 @@ def test_a_predictor_that_tells_no_coefficients_cannot_show_progress(tmp_path, e
 def test_an_exact_posterior_has_no_progress_to_show(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "load_run", lambda path: pytest.fail("the model was loaded"))
     halves().save(tmp_path / "a.png")
-    config = PredictConfig("run", (str(tmp_path / "a.png"),), "image_classification", "out", progressive=True)
+    config = PredictConfig((str(tmp_path / "a.png"),), "image_classification", "out", "run", progressive=True)
     with pytest.raises(ConfigError, match=r"exact posterior.*\nexpected .*\nadd --temperature 1"):
         predict_files(config)
 
@@ -333,14 +333,14 @@ def test_inputs_are_checked_before_the_model_is_loaded(
     chunk = b"IHDR" + (10_000).to_bytes(4, "big") * 2 + png[24:29]
     Path("huge.png").write_bytes(png[:12] + chunk + zlib.crc32(chunk).to_bytes(4, "big") + png[33:])
     with pytest.raises(error, match=message):
-        predict_files(PredictConfig("run", tuple(names), task, "out", **settings))
+        predict_files(PredictConfig(tuple(names), task, "out", "run", **settings))
     assert not Path("out").exists()
 
 
 def test_a_run_that_is_none(tmp_path):
     halves().save(tmp_path / "a.png")
     with pytest.raises(CheckpointError, match="neither a run folder nor a model"):
-        predict_files(PredictConfig(str(tmp_path), (str(tmp_path / "a.png"),), "depth_estimation", "out"))
+        predict_files(PredictConfig((str(tmp_path / "a.png"),), "depth_estimation", "out", str(tmp_path)))
 
 
 def test_several_images_are_one_query_with_their_times(tmp_path, echo):
@@ -348,10 +348,10 @@ def test_several_images_are_one_query_with_their_times(tmp_path, echo):
     for name in names:
         halves(96, 64).save(name)
     config = PredictConfig(
-        "run",
         tuple(names),
         "video_prediction",
         str(tmp_path / "out"),
+        "run",
         times=(10.0, 12.0, 14.0),
         query_time=18.0,
     )
@@ -376,7 +376,7 @@ def test_cameras_are_those_of_the_images_as_they_are(tmp_path, echo):
     images = (str(tmp_path / "left.png"), str(tmp_path / "right.png"))
     predict_files(
         PredictConfig(
-            "run", images, "view_synthesis", str(tmp_path / "out"), cameras=str(tmp_path / "cameras.json")
+            images, "view_synthesis", str(tmp_path / "out"), "run", cameras=str(tmp_path / "cameras.json")
         )
     )
     (episode,) = echo.asked[0]
@@ -398,7 +398,7 @@ def test_cameras_are_those_of_the_images_as_they_are(tmp_path, echo):
 )
 def test_settings_out_of_range(settings, field):
     with pytest.raises(ConfigError) as caught:
-        PredictConfig("run", ("a.png",), "depth_estimation", "out", **settings)
+        PredictConfig(("a.png",), "depth_estimation", "out", "run", **settings)
     assert caught.value.field == field
 
 
@@ -419,7 +419,7 @@ def saved(tmp_path):
     )
     Transframer(config).save_pretrained(tmp_path / "model")
     halves(70, 50).save(tmp_path / "photo.png")
-    words = f"predict {tmp_path}/model --task depth_estimation {tmp_path}/photo.png"
+    words = f"predict --run {tmp_path}/model --task depth_estimation {tmp_path}/photo.png"
     return f"{words} --out {tmp_path}/out --size-px 16"
 
 

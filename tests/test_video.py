@@ -107,7 +107,7 @@ def picture(folder, grey=20, name="a.png", width=PX, height=PX):
 
 def config(folder, *context, **settings):
     settings = {"out": str(folder / "clip.mp4"), "size_px": PX, "scale": 1, "frames": 5} | settings
-    return VideoConfig("run", context or (picture(folder),), **settings)
+    return VideoConfig(context or (picture(folder),), run="run", **settings)
 
 
 def names(folder):

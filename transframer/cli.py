@@ -63,13 +63,13 @@ COMMANDS = {
         "predict on your own images",
         "transframer.predict:predict_files",
         "transframer.predict_config:PredictConfig",
-        ("run", "images"),
+        ("images",),
     ),
     "video": Command(
         "draw the video that goes on from your image or clip",
         "transframer.video:draw_video",
         "transframer.video_config:VideoConfig",
-        ("run", "context"),
+        ("context",),
     ),
     "new-task": Command(
         "write the package of a new task, which works as it stands, to be changed",

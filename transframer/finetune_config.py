@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from transframer.errors import ConfigError
+from transframer.weights import GENERALIST
 
 
 @dataclass(frozen=True)
@@ -14,9 +15,10 @@ class FinetuneConfig:
     """What is fine-tuned, on which data, and for how long.
 
     Attributes:
-        from_: a run folder, or a folder of pretrained weights, to start from.
         task: the task to learn; one that the model does not know yet gets an embedding of its own.
         data: a data set's folder, or an id on the Hugging Face hub.
+        from_: a run folder, a folder of weights, or the name of weights that come with the package, to start
+            from.
         data_format: the format of the data (docs/data.md lists them); guessed from the folder if not given.
         data_options: further settings of the format, such as the columns of a table.
         out: the run folder; runs/TASK if not given. It must not exist yet.
@@ -43,9 +45,9 @@ class FinetuneConfig:
         device: auto, cpu or cuda.
     """
 
-    from_: str
     task: str
     data: str
+    from_: str = GENERALIST
     data_format: str | None = None
     data_options: dict[str, Any] = field(default_factory=dict)
     out: Path | None = None

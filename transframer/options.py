@@ -36,7 +36,8 @@ def parse(
         cls: a dataclass of plain types, paths, literals, lists, tuples and dicts.
         words: what follows the command's name.
         prog: the command's name, for the help.
-        positional: the fields that are given without their name; a list takes one value or more.
+        positional: the fields that are given without their name; a list takes one value or more, a field with
+            a default none or one.
 
     Raises:
         ConfigError: a value of the wrong type, a missing option or argument, an unreadable file.
@@ -80,7 +81,9 @@ def _add_fields(
             kind = typing.get_args(hints[name])[0]
             parser.add_argument(name, type=kind, nargs="+", help=texts.get(name))
         else:
-            parser.add_argument(name, type=hints[name], help=texts.get(name))
+            default = next(field.default for field in dataclasses.fields(cls) if field.name == name)
+            optional = {} if default is dataclasses.MISSING else {"nargs": "?", "default": default}
+            parser.add_argument(name, type=hints[name], help=texts.get(name), **optional)
     for field in dataclasses.fields(cls):
         if field.name in positional:
             continue

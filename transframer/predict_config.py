@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from transframer.errors import ConfigError
 from transframer.sampling_settings import temperature_in_force
+from transframer.weights import GENERALIST
 
 
 @dataclass(frozen=True)
@@ -13,11 +14,11 @@ class PredictConfig:
     """What is predicted, on which images, and how frames are drawn.
 
     Attributes:
-        run: a run folder, or a folder of pretrained weights.
         images: image files (PNG, JPEG, WebP, TIFF) or folders of them. A task that sees one image predicts
             for each; a task that sees several takes them all together, in this order.
         task: the task's registered name.
         out: the folder for the predictions; made if missing.
+        run: a run folder, a folder of weights, or the name of weights that come with the package.
         samples_per_query: frames drawn for each query and combined into one prediction.
         temperature: of sampling, 0 gives the task's point estimate; by default 0 for one sample per query,
             1 for several.
@@ -32,10 +33,10 @@ class PredictConfig:
         device: "auto", "cpu", "cuda", "cuda:1", ...
     """
 
-    run: str
     images: tuple[str, ...]
     task: str
     out: str
+    run: str = GENERALIST
     samples_per_query: int = 1
     temperature: float | None = None
     top_p: float = 1.0

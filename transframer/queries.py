@@ -117,7 +117,13 @@ def _image_files(given: Sequence[str]) -> Iterator[Path]:
             continue
         found = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
         if not found:
-            raise DataError("no image in the folder", file=path, expected=", ".join(sorted(IMAGE_SUFFIXES)))
+            run = any((path / name).is_file() for name in ("config.yaml", "config.json"))
+            raise DataError(
+                "no image in the folder",
+                file=path,
+                expected=", ".join(sorted(IMAGE_SUFFIXES)),
+                next_step=f"a run to predict with is given as --run {path}" if run else None,
+            )
         yield from found
 
 

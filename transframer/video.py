@@ -31,6 +31,7 @@ from transframer.video_config import VideoConfig
 from transframer.video_partial import PartialVideos
 from transframer.video_prompt import Prompt, read_prompt
 from transframer.video_sheet import video_sheet
+from transframer.weights import located
 
 SAVE_EVERY_S, LINE_EVERY_S = 5.0, 10.0
 
@@ -59,7 +60,7 @@ def draw_video(config: VideoConfig) -> list[Path]:
     device = choose_device(config.device)
     _require_writable([*config.videos, config.sheet])
     settings = {
-        "run": _digest_of_weights(Path(config.run)),
+        "run": _digest_of_weights(located(config.run)),
         "context": hashlib.sha256(prompt.frames.numpy().tobytes()).hexdigest(),
         "task": [config.task, task_settings(task)],
         "size_px": size_px,

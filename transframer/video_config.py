@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transframer.errors import ConfigError
 from transframer.sampling_settings import temperature_in_force
+from transframer.weights import GENERALIST
 
 DEFAULT_SECONDS = 3.0
 
@@ -17,11 +18,11 @@ class VideoConfig:
     """What a video goes on from, how long it gets, and how its frames are drawn.
 
     Attributes:
-        run: a run folder, or a folder of pretrained weights.
         context: what the video goes on from: an image, several images of one size in time order, or one
             video file (mp4, avi, webm, mov, mkv, gif).
         out: the MP4 to write, replaced if it exists; of several variants NAME-1.mp4, NAME-2.mp4 and so on.
             Frames spread over the time are shown in NAME.png.
+        run: a run folder, a folder of weights, or the name of weights that come with the package.
         seconds: how much is drawn, 3 if neither this nor frames is given.
         frames: how many frames are drawn, instead of seconds.
         fps: frames per second of the MP4; a video file given as context is sampled at this rate.
@@ -39,9 +40,9 @@ class VideoConfig:
         device: "auto", "cpu", "cuda", "cuda:1", ...
     """
 
-    run: str
     context: tuple[str, ...]
     out: str
+    run: str = GENERALIST
     seconds: float | None = None
     frames: int | None = None
     fps: float = 10.0

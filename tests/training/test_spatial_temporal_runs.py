@@ -120,7 +120,7 @@ def test_benchmark_predict_and_finetune_take_it_as_any_other(tmp_path, capsys):
         save_png(tmp_path / f"{number}.png", image)
     for count in (1, 3):
         written = predict_files(
-            PredictConfig(str(run), tuple(files[-count:]), "video_prediction", str(tmp_path / f"out{count}"))
+            PredictConfig(tuple(files[-count:]), "video_prediction", str(tmp_path / f"out{count}"), str(run))
         )
         assert load_image(written[0]).shape == (3, 32, 32)
 

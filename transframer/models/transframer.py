@@ -36,6 +36,7 @@ from transframer.models.hints import hint_images
 from transframer.models.presets import TransframerConfig
 from transframer.models.unet import EncoderBlock, MultiFrameUNet
 from transframer.predictor import Estimate, FramePredictor, Loss, Memory, Samples
+from transframer.weights import located
 
 # What one more pass through the decoders costs, in events (see `length_groups`): a rough figure for a CPU;
 # elsewhere, unmeasured, launches rule, and only much padding is worth a pass.
@@ -76,6 +77,12 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
     def collate(self, episodes: Sequence[Episode]) -> Batch:
         """Episodes of one size, a multiple of 16, as a batch on the CPU."""
         return collate(episodes, self.config.tasks, self.config.kinds)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        """Weights that come with the package by name ("generalist"), a folder, or an id on the Hugging Face
+        hub."""
+        return super().from_pretrained(located(pretrained_model_name_or_path), **kwargs)
 
     @classmethod
     def _from_pretrained(cls, **kwargs):

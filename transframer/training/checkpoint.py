@@ -24,6 +24,7 @@ from transframer.models.catalog import DEFAULT_MODEL, get_model
 from transframer.predictor import FramePredictor
 from transframer.training.config import TrainConfig
 from transframer.training.folders import MANIFEST, FormatError, commit, recover, verify
+from transframer.weights import located, names
 
 CONFIG, STATE, MODEL, CHECKPOINTS = "config.yaml", "state.pt", "model", "checkpoints"
 
@@ -153,7 +154,7 @@ def load_run(
     """The trained predictor in a run folder or in a folder of pretrained weights, and its settings.
 
     Args:
-        path: a run folder, or one that `save_pretrained` wrote.
+        path: a run folder, one that `save_pretrained` wrote, or the name of weights of the package.
         from_pretrained: reads the predictor; that of the class that its config.json names if not given.
 
     Returns:
@@ -163,7 +164,7 @@ def load_run(
     Raises:
         CheckpointError: names what is missing or damaged, or of another model.
     """
-    path = Path(path)
+    path = located(path)
     folder = path / MODEL if (path / MODEL).is_dir() else path
     if not (folder / "config.json").is_file():
         if (path / CONFIG).is_file():
@@ -176,7 +177,8 @@ def load_run(
         raise CheckpointError(
             "neither a run folder nor a model" if path.is_dir() else "no such folder",
             file=path,
-            expected=f"{CONFIG} and {MODEL} of a run, or config.json and model.safetensors of a model",
+            expected=f"{CONFIG} and {MODEL} of a run, config.json and model.safetensors of a model, or the "
+            f"name of weights that come with the package: {', '.join(names()) or 'none'}",
         )
     if (folder / MANIFEST).is_file():
         verify(folder)
@@ -199,7 +201,8 @@ def _class_of(folder: Path) -> type[FramePredictor]:
 
 def stored_config(path: Path | str) -> TrainConfig:
     """The settings that a run or its model was trained with, without its weights; defaults where none are."""
-    for folder in (Path(path) / MODEL, Path(path)):
+    path = located(path)
+    for folder in (path / MODEL, path):
         if (folder / CONFIG).is_file():
             return load_config(folder)
     return TrainConfig()

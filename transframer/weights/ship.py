@@ -1,0 +1,52 @@
+"""Makes a run the weights that come with the package: `python -m transframer.weights.ship RUN NAME`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from transframer.errors import ConfigError
+from transframer.training.checkpoint import load_run, save_config
+
+CARD = "README.md"
+
+
+def ship(run: Path, name: str, into: Path = Path(__file__).parent) -> Path:
+    """Writes the run's model in bfloat16, with its settings but for the paths of the machine that trained it.
+
+    The model card, README.md, is written by hand and kept.
+
+    Raises:
+        ConfigError: the folder has no model card.
+        TransframerError: as of `load_run`.
+    """
+    folder = into / name
+    if not (folder / CARD).is_file():
+        raise ConfigError(
+            "no model card",
+            file=folder / CARD,
+            next_step="write down data, minutes, hardware, figures, limits",
+        )
+    predictor, config = load_run(run)
+    predictor.to(torch.bfloat16).save_pretrained(folder)  # type: ignore[operator]
+    save_config(folder, dataclasses.replace(config, out=Path("runs") / name, start_from=None, data=None))
+    return folder
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Ships a run and prints how large its files are."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="a run folder")
+    parser.add_argument("name", help="of the weights, such as generalist")
+    options = parser.parse_args(argv)
+    folder = ship(options.run, options.name)
+    for file in sorted(folder.iterdir()):
+        print(f"{file}: {file.stat().st_size / 2**20:.2f} MiB")
+
+
+if __name__ == "__main__":
+    main()
