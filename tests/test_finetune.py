@@ -66,7 +66,7 @@ def settings(world_run, folder, out, **changes):
         data_format="image_folder", steps=3, batch_size=4, workers=0, validations=1, validation_samples=2,
         old_task_samples=0, device="cpu",
     )  # fmt: skip
-    return FinetuneConfig(str(world_run), TASK, str(folder), out=out, **base | changes)
+    return FinetuneConfig(TASK, str(folder), str(world_run), out=out, **base | changes)
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +214,7 @@ def test_evaluation_never_opens_training_data(tuned, folder):
 class TestSettings:
     def plan(self, old=(OLD,), stored=None, n=100, **changes):
         base = dict(data_format="tests.data.toy_dataset:Numbers", data_options={"n": n}, batch_size=10)
-        config = FinetuneConfig("run", TASK, "numbers", **base | changes)
+        config = FinetuneConfig(TASK, "numbers", "run", **base | changes)
         return train_config(config, stored or TrainConfig(), list(old))
 
     @pytest.mark.parametrize(("n", "samples"), [(100, 4_000), (900, 9_000), (50_000, 200_000)])
@@ -245,7 +245,7 @@ class TestSettings:
         wrong = (("old_tasks", 1.0), ("old_tasks", -0.1), ("old_task_samples", -1), ("validation_samples", 0))
         for name, value in wrong:
             with pytest.raises(ConfigError, match=f"^{name}: "):
-                FinetuneConfig("run", TASK, "x", **{name: value})
+                FinetuneConfig(TASK, "x", "run", **{name: value})
 
     def test_the_command_line_says_from(self, tmp_path, capsys):
         assert cli.main(["finetune", "--from", str(tmp_path), "--task", TASK, "--data", "x"]) == 2
