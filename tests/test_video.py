@@ -252,7 +252,16 @@ def test_stopped_and_continued_is_as_if_never_stopped(tmp_path, toy, encoded, ca
 
 def test_ctrl_c_on_the_command_line(tmp_path, toy, monkeypatch):
     toy.before_call = lambda calls: os.kill(os.getpid(), signal.SIGINT)
-    words = ["video", "run", picture(tmp_path), "--out", str(tmp_path / "b" / "clip.mp4"), "--size-px", "16"]
+    words = [
+        "video",
+        "--run",
+        "run",
+        picture(tmp_path),
+        "--out",
+        str(tmp_path / "b" / "clip.mp4"),
+        "--size-px",
+        "16",
+    ]
     with pytest.raises(SystemExit) as stopped:
         cli.main(words)
     assert stopped.value.code == 130

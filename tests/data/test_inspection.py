@@ -400,7 +400,7 @@ def test_sequences(tmp_path):
     assert (found.sequences.sequences, found.sequences.frames) == (4, (3, 20, 60))
     assert found.sequences.frames_per_s == {None: 2, 10.0: 2}
     assert found.sequences.too_short == 1
-    assert found.records == (1 + 3 + 10) * 3
+    assert found.records == (1 + 3 + 10) * 3 * 3, "windows, contexts of three, two and one frame, targets"
     assert found.sizes is not None
     assert (found.sizes.decoded, found.sizes.smallest) == (True, (30, 20))
 
