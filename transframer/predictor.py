@@ -41,7 +41,8 @@ class Samples:
 
     Attributes:
         frames: the predicted frames, annotated by each episode's query.
-        log_prob: nats of each drawn frame under the model itself (temperature 1, no truncation).
+        log_prob: nats of each drawn frame under the model itself (temperature 1, no truncation), given its
+            latent variables where it has any.
         tokens: what each frame was drawn as, counted: triples (the stop not counted), codes.
         grid: the quantised DCT coefficients drawn, of a predictor that draws such; else None.
     """
@@ -81,6 +82,12 @@ class FramePredictor(nn.Module, abc.ABC):
 
     likelihood: Likelihood = "exact"
     progress: float = 0.0
+
+    @property
+    def settled(self) -> bool:
+        """Whether bits per frame compare with those of later in the training; not so while a model still
+        changes the code that it counts them in."""
+        return True
 
     @classmethod
     def refusal(cls, episode: Episode) -> str | None:

@@ -146,3 +146,17 @@ def _asked(name):
 
     task = get_task(name)
     return task.sample_type, task.clip
+
+
+def test_bits_of_another_code_decide_nothing(tmp_path, monkeypatch):
+    """While the autoencoder learns, bits are no reason to stop, nor is their least the best model."""
+    from transframer.training.early_stop import Best
+
+    noted, note = [], Best.note
+    monkeypatch.setattr(Best, "note", lambda self, step, bits: noted.append(step) or note(self, step, bits))
+    train(
+        config(
+            tmp_path / "run", steps=10, validations=10, patience=50, tasks=["video_prediction"], pictures=0
+        )
+    )
+    assert noted == [5, 6, 7, 8, 9, 10], "the autoencoder learns in the first four of ten steps"

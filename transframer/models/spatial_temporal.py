@@ -62,6 +62,11 @@ class SpatialTemporal(FramePredictor, PyTorchModelHubMixin):
         return "bound" if self.config.latent_width else "exact"
 
     @property
+    def settled(self) -> bool:
+        """Once the autoencoder stays as it is."""
+        return self.progress >= self.config.autoencoder_share
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.autoencoder.codebooks.vectors.device

@@ -200,7 +200,7 @@ class Run:
         averaged = merged(cast(FramePredictor, self.average.module))
         bits = validation.bits_per_frame(averaged)
         report.validation(self.step, self.trained_s, bits, averaged.likelihood)
-        if self.config.patience and self.best.note(self.step, bits):
+        if self.config.patience and self.predictor.settled and self.best.note(self.step, bits):
             checkpoint.save_model(self.folder, averaged, self.config, self.step)
         if self.best.over:
             report.say(f"stopping: {self.best}")
