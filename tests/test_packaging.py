@@ -74,6 +74,8 @@ def test_the_wheel_holds_one_import_name_and_no_tests(built):
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"transframer"}
     for expected in (
         "cli.py",
+        "weights/generalist/model.safetensors",
+        "weights/generalist/README.md",
         "py.typed",
         "tasks/__init__.py",
         "data/world/__init__.py",
