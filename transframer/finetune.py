@@ -89,7 +89,6 @@ def train_config(config: FinetuneConfig, stored: TrainConfig, old: Sequence[str]
     return TrainConfig(
         model=stored.model,
         preset=stored.preset,
-        model_settings=stored.changes,
         tasks=[config.task, *mixed],
         weights=weights if mixed else {},
         minutes=config.minutes,

@@ -109,16 +109,13 @@ def test_gan_is_a_switch_that_waits():
     assert heard == [False, True], "before gan_start the decoder hears nothing of the critic"
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
+@pytest.mark.parametrize("name", ["resnet10t", "vgg11"])
+def test_the_perceptual_term_sees_features_of_the_named_weights_and_is_not_saved(tmp_path, name):
     torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("timm") / "network.pth"
-    torch.save(timm.create_model("resnet10t", pretrained=False).state_dict(), path)
-    return path
-
-
-def test_the_perceptual_term_sees_features_of_the_named_network_and_is_not_saved(network):
-    term = Perceptual("resnet10t", str(network))
+    whole = timm.create_model(name, pretrained=False).eval()
+    torch.save(whole.state_dict(), tmp_path / "network.pth")
+    torch.manual_seed(1)  # other random weights, were the file not read
+    term = Perceptual(name, str(tmp_path / "network.pth"))
     a = torch.stack([image.float() / 127.5 - 1 for image in images(2)]).repeat_interleave(4, 2)
     a = a.repeat_interleave(4, 3).requires_grad_()
     assert term(a.detach(), a.detach()) == 0
@@ -126,14 +123,23 @@ def test_the_perceptual_term_sees_features_of_the_named_network_and_is_not_saved
     assert distance > 0
     distance.backward()
     assert a.grad.abs().sum() > 0
-    whole = timm.create_model("resnet10t", checkpoint_path=str(network)).eval()
-    level = term._hidden[0]((a.detach() + 1) / 2)[-1]
-    assert torch.allclose(level, whole.forward_features((a.detach() + 1) / 2), atol=1e-4)
-    model = VQAutoencoder(replace(CONFIG, perceptual="resnet10t", perceptual_weights=str(network)))
-    assert not any("perceptual" in name for name in model.state_dict())
-    assert sum(p.numel() for p in model.parameters()) == sum(
-        p.numel() for p in VQAutoencoder(CONFIG).parameters()
+    first, expected = (next(iter(m.state_dict().values())) for m in (term._hidden[0], whole))
+    assert torch.equal(first, expected)
+    model = VQAutoencoder(
+        replace(
+            CONFIG, perceptual=name, perceptual_weights=str(tmp_path / "network.pth"), perceptual_weight=1.0
+        )
     )
+    plain = VQAutoencoder(CONFIG)
+    plain.load_state_dict(model.state_dict())
+    large = images(2).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    assert model.loss(large, generator()).total > plain.loss(large, generator()).total
+    assert set(model.state_dict()) == set(plain.state_dict())
+    missing = VQAutoencoder(replace(CONFIG, perceptual=name, perceptual_weights=str(tmp_path / "gone.pth")))
+    missing.codebooks.ready.fill_(True)
+    assert missing.encode_indices(images()).shape == (4, 4, 4, 2), "to predict, nobody needs the network"
+    with pytest.raises(ConfigError, match=name):
+        missing.loss(large, generator())
 
 
 def test_a_network_that_is_none(tmp_path):

@@ -73,6 +73,10 @@ def test_it_learns_the_tasks_that_it_can_and_refuses_the_others_by_name(tmp_path
         ({"model_settings": {"widht": 3}}, "did you mean 'width'"),
         ({"model_settings": {"head": "both"}}, "categorical or regression"),
         ({"model_settings": {"layers": "four"}}, "a value like 2"),
+        ({"model_settings": {"heads": 0}}, "heads: 0\nexpected at least 1"),
+        ({"model_settings": {"dropout": 1.5}}, "0 to less than 1"),
+        ({"model_settings": {"widths": [12, 0]}}, "multiples of 8"),
+        ({"model_settings": {"mlp_ratio": -1.0}}, "above 0"),
         ({"model": "transframer", "model_settings": {}, "gan": True}, "unknown setting of the model 'gan'"),
     ],
 )
@@ -159,4 +163,24 @@ def test_bits_of_another_code_decide_nothing(tmp_path, monkeypatch):
             tmp_path / "run", steps=10, validations=10, patience=50, tasks=["video_prediction"], pictures=0
         )
     )
-    assert noted == [5, 6, 7, 8, 9, 10], "the autoencoder learns in the first four of ten steps"
+    assert noted == [4, 5, 6, 7, 8, 9, 10], "the autoencoder learns in the first four of ten steps"
+
+
+def test_a_run_cannot_be_made_so_long_that_its_autoencoder_would_begin_again(tmp_path):
+    run = train(config(tmp_path / "run", steps=5, tasks=["video_prediction"], pictures=0))
+    with pytest.raises(ConfigError, match="begin its first phase again") as raised:
+        train(TrainConfig(resume=run, steps=50))
+    assert f"--start-from {run}" in raised.value.next_step
+    before = load_run(run)[0].autoencoder.state_dict()
+    train(TrainConfig(resume=run, steps=10))
+    after = load_run(run)[0].autoencoder.state_dict()
+    assert all(torch.allclose(before[name], after[name], atol=1e-2) for name in before)
+
+
+def test_what_a_run_that_starts_from_another_cannot_change(tmp_path):
+    run = train(config(tmp_path / "run", steps=1, tasks=["video_prediction"], pictures=0))
+    base = dict(start_from=run, steps=1, tasks=["video_prediction"], size_px=32, workers=0, device="cpu")
+    with pytest.raises(ConfigError, match="beside weights to start from"):
+        train(TrainConfig(**base, model="spatial-temporal", gan=True, out=tmp_path / "gan"))
+    with pytest.raises(ConfigError, match="low-rank changes of a spatial-temporal model"):
+        train(TrainConfig(**base, lora_rank=2, out=tmp_path / "low"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -73,11 +74,10 @@ class Perceptual(nn.Module):
         super().__init__()
         import timm
 
+        # timm reads the file before it wraps the network for its features, which renames its parts.
+        own: dict[str, Any] = {"pretrained_cfg_overlay": {"file": weights}} if weights else {}
         try:
-            model = timm.create_model(network, pretrained=not weights, features_only=True, checkpoint_path="")
-            if weights:
-                whole = timm.create_model(network, checkpoint_path=weights)
-                model.load_state_dict(whole.state_dict(), strict=False)
+            model = timm.create_model(network, pretrained=True, features_only=True, **own)
         except (RuntimeError, OSError, ValueError, KeyError) as error:
             raise ConfigError(
                 f"{network!r}: {str(error) or type(error).__name__}",

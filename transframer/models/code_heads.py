@@ -39,7 +39,8 @@ class CodeHead(nn.Module, abc.ABC):
     def nearness(self, guess: Float[Tensor, "n d"], group: int, codebooks: Codebooks) -> Float[Tensor, "n k"]:
         """Logits of a group's codes: squared distances of their vectors, in units of their variance."""
         vectors = codebooks.vectors[group]
-        distance = vectors.square().sum(-1) - 2 * guess @ vectors.T + guess.square().sum(-1, keepdim=True)
+        with torch.autocast(guess.device.type, enabled=False):  # squares that cancel need fp32
+            distance = vectors.square().sum(-1) - 2 * guess @ vectors.T + guess.square().sum(-1, keepdim=True)
         return -0.5 * self.log_precision[group].exp() * distance / _variance(vectors)
 
     @abc.abstractmethod

@@ -40,7 +40,8 @@ class Codebooks(nn.Module):
     def codes_of(self, latents: Float[Tensor, "n gd"]) -> Int[Tensor, "n g"]:
         """The nearest vector of each part."""
         parts = latents.float().view(len(latents), self.groups, self.width).transpose(0, 1)
-        distance = self.vectors.square().sum(-1)[:, None] - 2 * parts @ self.vectors.transpose(1, 2)
+        with torch.autocast(latents.device.type, enabled=False):  # squares that cancel need fp32
+            distance = self.vectors.square().sum(-1)[:, None] - 2 * parts @ self.vectors.transpose(1, 2)
         return distance.argmin(-1).T
 
     def vectors_of(self, codes: Int[Tensor, "*n g"]) -> Float[Tensor, "*n gd"]:
@@ -76,6 +77,8 @@ class Codebooks(nn.Module):
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(counts)
             dist.all_reduce(sums)
+        if not sums.isfinite().all():  # the step will be left out; its codes must not stay
+            return
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
         mean = self.counts.mean(1, keepdim=True)

@@ -20,12 +20,12 @@ _LEAST_LOG_VARIANCE, _GREATEST_LOG_VARIANCE, _FIRST_LOG_VARIANCE = -8.0, 4.0, -3
 
 @dataclass
 class TimeCache:
-    """Keys and values of the latest frames in each layer, and the times of those frames.
+    """Keys and values of the latest frames in each layer.
 
     Attributes:
-        window: the most frames that are kept.
+        window: the most frames that are kept. Those of upper layers know of frames before them, as in any
+            sliding window.
         keys, values: per layer, b*n x heads x t x d.
-        times: b x t, in steps.
     """
 
     window: int
@@ -109,7 +109,7 @@ class Attention(nn.Module):
 def rotated(x: Float[Tensor, "b h t d"], angles: Float[Tensor, "b 1 t e"]) -> Float[Tensor, "b h t d"]:
     """Pairs of channels turned by angles, so that products of two depend on the difference of their times."""
     first, second = x.chunk(2, -1)
-    cos, sin = angles.cos(), angles.sin()
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)  # angles grow with time: not in bf16
     return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
 
 
@@ -287,7 +287,7 @@ class SpaceTimeTransformer(nn.Module):
         zero = x.new_zeros(b, t, dtype=torch.promote_types(x.dtype, torch.float32))
         total = Divergence(zero, zero)
         for layer, own in zip(self.layers, noise, strict=True):
-            x, found = layer(x, turn.to(x.dtype), cache, target, known, own, (gy, gx))
+            x, found = layer(x, turn, cache, target, known, own, (gy, gx))
             if found is not None:
                 total = Divergence(total.closed_form + found.closed_form, total.log_ratio + found.log_ratio)
         return self.norm(x), total

@@ -268,6 +268,12 @@ class SpatialTemporal(FramePredictor, PyTorchModelHubMixin):
         """Features of the frames asked for, latents of the prior; and the vectors of the latest frames."""
         if memory is not None and not isinstance(memory, VideoMemory):
             raise ConfigError(f"a {type(memory).__name__}", field="memory", expected="this model's own")
+        if memory is not None and samples_per_query != 1:
+            raise ConfigError(
+                f"{samples_per_query} samples per query with a memory",
+                field="memory",
+                expected="one: give an episode for each video",
+            )
         rows = torch.arange(len(batch), device=self.device).repeat_interleave(samples_per_query)
         cache: TimeCache | None = None
         if memory is not None and memory.frame is not None:

@@ -86,14 +86,17 @@ class SpatialTemporalConfig:
 
         check("model", self.model == "spatial-temporal", "'spatial-temporal'")
         check("head", self.head in ("categorical", "regression"), "categorical or regression")
-        check("widths", bool(self.widths) and all(w % 8 == 0 for w in self.widths), "multiples of 8")
+        whole = bool(self.widths) and all(type(w) is int and w > 0 and w % 8 == 0 for w in self.widths)
+        check("widths", whole, "multiples of 8")
+        for name in ("blocks", "groups", "code_width", "layers", "heads", "bound_samples", "width"):
+            check(name, getattr(self, name) >= 1, "at least 1")
+        check("mlp_ratio", self.mlp_ratio > 0, "above 0")
+        check("dropout", 0 <= self.dropout < 1, "0 to less than 1")
         check("width", self.width % (2 * self.heads) == 0, f"a multiple of 2 x {self.heads} heads")
         check("codes", self.codes >= 2, "at least 2")
         check("autoencoder_share", 0 < self.autoencoder_share < 1, "between 0 and 1")
         check("gan_start", 0 <= self.gan_start <= 1, "0 to 1")
         check("codebook_decay", 0 < self.codebook_decay < 1, "between 0 and 1")
-        for name in ("blocks", "groups", "code_width", "layers", "heads", "bound_samples"):
-            check(name, getattr(self, name) >= 1, "at least 1")
         for name in (
             "revive_below",
             "autoencoder_lr_scale",

@@ -85,9 +85,7 @@ class VQAutoencoder(nn.Module):
             config.groups, config.codes, config.code_width, config.codebook_decay, config.revive_below
         )
         self.discriminator = Discriminator(config.widths[0]) if config.gan else None
-        self.perceptual = (
-            Perceptual(config.perceptual, config.perceptual_weights) if config.perceptual else None
-        )
+        self._judge: list[Perceptual] = []  # in a list: neither trained nor saved
         for module in self.modules():  # see `optimisation.make_optimizer`
             module.lr_scale = config.autoencoder_lr_scale  # type: ignore[assignment]
             module.lr_span = (0.0, config.autoencoder_share)  # type: ignore[assignment]
@@ -150,13 +148,18 @@ class VQAutoencoder(nn.Module):
         out = self._decoded(straight_through(latents, vectors))
         squared = (out - truth).float().square().mean((1, 2, 3))
         total = squared.mean() + self.config.commitment * F.mse_loss(latents.float(), vectors)
-        if self.perceptual is not None:
-            total = total + self.config.perceptual_weight * self.perceptual(out, truth)
+        if self.config.perceptual:
+            total = total + self.config.perceptual_weight * self._perceptual(out, truth)
         if self.discriminator is not None:
             weight = self.config.gan_weight if progress >= self.config.gan_start else 0.0
             total = total + self.discriminator.loss(out, truth, squared.mean(), self._last_weight, weight)
         self.codebooks.follow(flat, codes, generator)
         return AutoencoderLoss(total, squared.detach())
+
+    def _perceptual(self, out: Tensor, truth: Tensor) -> Tensor:
+        if not self._judge:  # not before training needs it: to predict, nobody needs the network
+            self._judge.append(Perceptual(self.config.perceptual, self.config.perceptual_weights))
+        return self._judge[0].to(out.device)(out, truth)
 
     @property
     def _last_weight(self) -> Tensor:

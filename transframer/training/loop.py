@@ -44,8 +44,15 @@ def train(config: TrainConfig) -> Path:
         torch.manual_seed(seed_for(config.seed, "weights"))
         predictor = first_predictor(config, material)
         config, material = learnable(config, material, predictor, chosen=chosen)
-        if config.start_from:
-            config = dataclasses.replace(config, model=model_of(predictor))
+        if config.start_from and not config.resume:
+            stored = checkpoint.stored_config(config.start_from)
+            config = dataclasses.replace(
+                config,
+                model=model_of(predictor),
+                preset=stored.preset,
+                model_settings=stored.model_settings,
+                gan=stored.gan,
+            )
         return fit(config, predictor, material.tasks, material.sources, material.held_out, group)
 
 
@@ -59,6 +66,12 @@ def settle(config: TrainConfig, group: Ranks, known_tasks: Sequence[str]) -> Tra
     if config.resume:
         config = config.over(checkpoint.load_config(config.resume))
     config.require_end()
+    if config.start_from and not config.resume and config.changes:
+        raise ConfigError(
+            f"{config.changes} beside weights to start from",
+            field="model_settings",
+            expected="none: the model to start from is as it is",
+        )
     for name in (*config.tasks, *config.weights, *config.data_tasks, *config.task_settings):
         if name not in known_tasks:
             raise unknown_name("task", name, known_tasks)

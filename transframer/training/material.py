@@ -157,6 +157,12 @@ def first_predictor(config: TrainConfig, material: Material) -> FramePredictor:
     predictor, _ = checkpoint.load_run(folder)
     if isinstance(predictor, Transframer):
         predictor = extended(predictor, material.tasks, material.kinds)
+    elif config.lora_rank:
+        raise ConfigError(
+            f"low-rank changes of a {model_of(predictor)} model",
+            field="lora_rank",
+            expected="a transframer; of this model all weights are learned",
+        )
     if config.lora_rank:
         add_low_rank(predictor, config.lora_rank)
     return predictor

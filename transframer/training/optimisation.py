@@ -96,10 +96,11 @@ def set_learning_rate(
     learns for a part of the run only, it rises and falls within that."""
     part = progress(config, step, elapsed_s)
     for group in optimizer.param_groups:
-        if tuple(group["lr_span"]) == WHOLE_RUN:
+        span = tuple(group.get("lr_span", WHOLE_RUN))  # checkpoints from before there were spans have none
+        if span == WHOLE_RUN:
             rate = learning_rate(config, step, elapsed_s)
         else:
-            rate = config.peak_learning_rate * _within(part, *group["lr_span"])
+            rate = config.peak_learning_rate * _within(part, *span)
         group["lr"] = rate * group["lr_scale"]
 
 

@@ -147,6 +147,7 @@ class Run:
                 return int(stop)
             if int(part * config.validations) > self.validated:
                 self.validated = int(part * config.validations)
+                self.predictor.progress = part
                 self._validate(validation, report)
                 continue  # to hear whether it was the last
             if part >= 1:
@@ -214,6 +215,7 @@ class Run:
                 "trained_s": self.trained_s,
                 "validated": self.validated,
                 "best": self.best.state(),
+                "progress": self.predictor.progress,
                 "predictor": self.predictor.state_dict(),
                 "average": self.average.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -239,6 +241,17 @@ class Run:
         self.step, self.trained_s, self.validated = (state[key] for key in ("step", "trained_s", "validated"))
         self.best.load(state.get("best", {}))
         self.bad.resume()
+        self.predictor.progress = state.get("progress", 0.0)
+        settled = self.predictor.settled
+        self.predictor.progress = progress(self.config, self.step, self.trained_s)
+        if settled and not self.predictor.settled:
+            raise ConfigError(
+                "so much longer a run would begin its first phase again",
+                file=self.folder,
+                field="minutes" if self.config.minutes else "steps",
+                expected="an end by which that phase is still over",
+                next_step=f"start another run from it: --start-from {self.folder}",
+            )
         with checkpoint.fitting(folder):
             self.predictor.load_state_dict(state["predictor"])
             self.average.load_state_dict(state["average"])

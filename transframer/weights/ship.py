@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,8 +33,16 @@ def ship(run: Path, name: str, into: Path = Path(__file__).parent) -> Path:
             next_step="write down data, minutes, hardware, figures, limits",
         )
     predictor, config = load_run(run)
+    of_its_machine: dict[str, Any] = {
+        "start_from": None,
+        "lora_rank": 0,
+        "data": None,
+        "data_tasks": [],
+        "data_options": {},
+    }
+    config = dataclasses.replace(config, out=Path("runs") / name, **of_its_machine)
     predictor.to(torch.bfloat16).save_pretrained(folder)  # type: ignore[operator]
-    save_config(folder, dataclasses.replace(config, out=Path("runs") / name, start_from=None, data=None))
+    save_config(folder, config)
     return folder
 
 
