@@ -114,7 +114,7 @@ class SpatialTemporalConfig:
         return 2 ** len(self.widths)
 
 
-# Peak learning rates; that of tiny is tuned (docs/log.md).
+# Peak learning rates. Of tiny's, the autoencoder's part was measured (docs/log.md); the others are guesses.
 LEARNING_RATES = {"tiny": 3e-3, "small": 7e-4, "base": 3e-4}
 
 PRESETS: dict[str, SpatialTemporalConfig] = {
