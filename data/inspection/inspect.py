@@ -114,6 +114,7 @@ class _Inspector:
     flows: FlowTally | None = None
 
     def inspection(self, samples: int, seed: int, track: Track) -> Inspection:
+        """Looks at every file and into `samples` records that the seed picks, and sums up what was found."""
         dataset, count = self.dataset, len(self.dataset)
         chosen = self._chosen(samples, seed)
         # What is read as a stream cannot be read here and there.

@@ -26,6 +26,18 @@ def fourier_features(x: Tensor, n_frequencies: int, largest_period: float) -> Te
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
+TIME_FEATURES = 21
+
+
+def time_features(time: Tensor) -> Tensor:
+    """A time or a difference of times in seconds or frames, and its waves of periods from 64 down to 1/8.
+
+    Returns:
+        The shape of time with TIME_FEATURES appended.
+    """
+    return torch.cat([time[..., None], fourier_features(time, TIME_FEATURES // 2, 64.0)], -1)
+
+
 class AxialPositions(nn.Module):
     """One vector per cell of a grid of any size: Fourier features of row and column, each through a layer."""
 
@@ -52,8 +64,6 @@ class AxialPositions(nn.Module):
 class AnnotationEmbedding(nn.Module):
     """Embeds frame annotations: one vector per frame, and a map where a camera is known."""
 
-    time_frequencies = 10
-    time_period = 64.0  # seconds or frames; the shortest period is 1/8
     ray_frequencies = 5
     ray_period = 32.0  # metres; the shortest period is 2
 
@@ -61,7 +71,7 @@ class AnnotationEmbedding(nn.Module):
         super().__init__()
         self.kind = nn.Embedding(n_kinds + SPARE_NAMES, width)
         self.task = nn.Embedding(n_tasks + SPARE_NAMES, width)
-        self.time = nn.Linear(1 + 2 * self.time_frequencies, width)
+        self.time = nn.Linear(TIME_FEATURES, width)
         self.reference = nn.Linear(1, width)
         self.rays = nn.Conv2d(6 + 6 * 2 * self.ray_frequencies, width, 1)
 
@@ -69,11 +79,10 @@ class AnnotationEmbedding(nn.Module):
         """Kind, task, time and reference weight of f frames, f x width."""
         dtype = self.kind.weight.dtype
         time = annotations.time.to(dtype)
-        waves = fourier_features(time, self.time_frequencies, self.time_period)
         return (
             self.kind(annotations.kind)
             + self.task(task)
-            + self.time(torch.cat([time[:, None], waves], -1)) * annotations.has_time[:, None]
+            + self.time(time_features(time)) * annotations.has_time[:, None]
             + self.reference(annotations.reference[:, None].to(dtype))
         )
 

@@ -52,7 +52,7 @@ class Model:
         for name in changes:
             if name not in known:
                 raise unknown_name("setting of the model", name, known)
-        values = {name: tuple(v) if isinstance(v, list) else v for name, v in changes.items()}
+        values = with_tuples(changes)
         for name, value in values.items():
             default = getattr(base, name)
             number = isinstance(default, float) and type(value) is int
@@ -79,6 +79,11 @@ class Model:
         known = {field.name for field in dataclasses.fields(settings)}
         settings = dataclasses.replace(settings, **{k: v for k, v in names.items() if k in known})
         return self.predictor_class(settings)
+
+
+def with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists as tuples: JSON and YAML have no others."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 DEFAULT_MODEL = "transframer"  # what settings that name no model are of

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from transframer.models.annotations import AxialPositions, fourier_features
+from transframer.models.annotations import TIME_FEATURES, AxialPositions, time_features
 from transframer.models.attention import Mlp
 from transframer.models.spatial_temporal_config import SpatialTemporalConfig
 
@@ -241,7 +241,7 @@ class SpaceTimeTransformer(nn.Module):
         channels = config.groups * config.code_width
         self.frame, self.target = nn.Linear(channels, config.width), nn.Linear(channels, config.width)
         self.positions = AxialPositions(config.width)
-        self.ahead = nn.Linear(1 + 2 * 10, config.width)
+        self.ahead = nn.Linear(TIME_FEATURES, config.width)
         self.layers = nn.ModuleList(SpaceTimeLayer(config, i) for i in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         pairs = config.width // config.heads // 2
@@ -280,7 +280,7 @@ class SpaceTimeTransformer(nn.Module):
         if known is None:
             known = torch.full((b, t), targets is not None, device=vectors.device)
         ahead = (next_times - times).to(self.ahead.weight.dtype)
-        ahead = self.ahead(torch.cat([ahead[..., None], fourier_features(ahead, 10, 64.0)], -1))
+        ahead = self.ahead(time_features(ahead))
         x = self.frame(vectors.flatten(2, 3)) + self.positions((gy, gx), vectors.device) + ahead[:, :, None]
         target = None if targets is None else self.target(targets.flatten(2, 3))
         turn = times[..., None] * self.frequencies

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import redirect_stdout
-from io import StringIO
-from typing import Any
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from transframer.errors import ConfigError, DataError
 from transframer.frames import Episode, Frame
 from transframer.models.code_heads import CategoricalHead, CodeHead, RegressionHead
+from transframer.models.pretrained import Pretrained, settings_of
 from transframer.models.space_time import Divergence, SpaceTimeTransformer, TimeCache
 from transframer.models.spatial_temporal_config import SpatialTemporalConfig
 from transframer.models.video_batch import VideoBatch, collate_videos, refusal
@@ -24,7 +21,7 @@ from transframer.models.vqgan import VQAutoencoder
 from transframer.predictor import Estimate, FramePredictor, Likelihood, Loss, Memory, Samples
 
 
-class SpatialTemporal(FramePredictor, PyTorchModelHubMixin):
+class SpatialTemporal(FramePredictor, Pretrained):
     """Learns videos as the codes of a VQ autoencoder, which learns first, from the same frames.
 
     Each frame's codes are predicted from the frames before it; all cells of a frame at once, held together by
@@ -38,10 +35,7 @@ class SpatialTemporal(FramePredictor, PyTorchModelHubMixin):
 
     def __init__(self, config: SpatialTemporalConfig | dict) -> None:
         super().__init__()
-        if isinstance(config, dict):  # JSON has lists for tuples
-            settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-            config = SpatialTemporalConfig(**settings)
-        self.config = config
+        self.config = config = settings_of(SpatialTemporalConfig, config)
         self.autoencoder = VQAutoencoder(config)
         self.transformer = SpaceTimeTransformer(config)
         self.head: CodeHead = (
@@ -50,11 +44,6 @@ class SpatialTemporal(FramePredictor, PyTorchModelHubMixin):
         for part in (self.transformer, self.head):
             for module in part.modules():  # see `optimisation.make_optimizer`
                 module.lr_span = (config.autoencoder_share, 1.0)  # type: ignore[assignment]
-
-    @classmethod
-    def _from_pretrained(cls, **kwargs):
-        with redirect_stdout(StringIO()):  # the library prints where it loads from
-            return super()._from_pretrained(**kwargs)
 
     @property
     def likelihood(self) -> Likelihood:  # type: ignore[override]

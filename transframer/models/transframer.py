@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import replace
-from io import StringIO
-from typing import Any
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -34,9 +30,9 @@ from transframer.models.decoder import Context, TripleDecoder
 from transframer.models.draft import DraftHead
 from transframer.models.hints import hint_images
 from transframer.models.presets import TransframerConfig
+from transframer.models.pretrained import Pretrained, settings_of
 from transframer.models.unet import EncoderBlock, MultiFrameUNet
 from transframer.predictor import Estimate, FramePredictor, Loss, Memory, Samples
-from transframer.weights import located
 
 # What one more pass through the decoders costs, in events (see `length_groups`): a rough figure for a CPU;
 # elsewhere, unmeasured, launches rule, and only much padding is worth a pass.
@@ -44,7 +40,7 @@ _PASS_EVENTS, _PASS_EVENTS_ACCELERATOR = 32, 1024
 _CANDIDATES = 64  # scored at once
 
 
-class Transframer(FramePredictor, PyTorchModelHubMixin):
+class Transframer(FramePredictor, Pretrained):
     """One generative model for every task: p(target frame | context frames, query annotation).
 
     Args:
@@ -54,10 +50,7 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
 
     def __init__(self, config: TransframerConfig | dict) -> None:
         super().__init__()
-        if isinstance(config, dict):  # JSON has lists for tuples
-            settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-            config = TransframerConfig(**settings)
-        self.config = config
+        self.config = config = settings_of(TransframerConfig, config)
         self.encoder = MultiFrameUNet(config)
         self.decoder = TripleDecoder(config)
         self.draft = (
@@ -77,17 +70,6 @@ class Transframer(FramePredictor, PyTorchModelHubMixin):
     def collate(self, episodes: Sequence[Episode]) -> Batch:
         """Episodes of one size, a multiple of 16, as a batch on the CPU."""
         return collate(episodes, self.config.tasks, self.config.kinds)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
-        """Weights that come with the package by name ("generalist"), a folder, or an id on the Hugging Face
-        hub."""
-        return super().from_pretrained(located(pretrained_model_name_or_path), **kwargs)
-
-    @classmethod
-    def _from_pretrained(cls, **kwargs):
-        with redirect_stdout(StringIO()):  # the library prints where it loads from
-            return super()._from_pretrained(**kwargs)
 
     # -- encoding -----------------------------------------------------------------------------------------
 
