@@ -1,5 +1,5 @@
 # Each target sets up what it needs in .venv; nothing is installed again when nothing changed.
-.PHONY: help install demo test lint types lock wheel-check bench-peers
+.PHONY: help install demo train test lint types lock wheel-check bench-peers
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -7,11 +7,12 @@ PEERS_STAMP := .venv-peers/.installed
 LOCK := $(BIN)/uv pip compile -q setup.cfg --generate-hashes --no-emit-index-url --no-emit-find-links \
   --no-header --no-annotate --universal
 export PYTHON ?= python3
-export DEMO_RUN ?= runs/demo
-export DEMO_MINUTES ?= 10
+TRAIN_RUN ?= runs/cpu
+TRAIN_MINUTES ?= 10
 
 help:
-	@echo "make demo         train one model on eight tasks for $(DEMO_MINUTES) minutes, then benchmark it"
+	@echo "make demo         benchmark the generalist that comes with the package on its eight tasks"
+	@echo "make train        train a model on eight tasks from scratch for $(TRAIN_MINUTES) minutes, then benchmark it"
 	@echo "make test         run the tests"
 	@echo "make lint         check the style"
 	@echo "make types        check the types"
@@ -27,6 +28,9 @@ $(STAMP): requirements.lock setup.cfg pyproject.toml
 
 demo: $(STAMP)
 	@.ci/demo
+
+train: $(STAMP)
+	@recipes/cpu "$(TRAIN_MINUTES)" "$(TRAIN_RUN)"
 
 test: $(STAMP)
 	@$(BIN)/pytest

@@ -165,6 +165,41 @@ def test_a_failed_install_is_tried_again(tmp_path):
     assert not (tmp_path / ".venv/.installed").exists()
 
 
+def test_make_demo_and_train_run_their_scripts(tmp_path):
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    for name in ("requirements.lock", "setup.cfg", "pyproject.toml", ".venv/.installed"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for name, line in ((".ci/demo", "echo demo"), ("recipes/cpu", 'echo "cpu, $1 minutes, $2"')):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(f"#!/bin/bash\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+
+    def make(*words: str) -> str:
+        return subprocess.run(
+            ["make", *words], cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout
+
+    assert make("demo") == "demo\n"
+    assert make("train") == "cpu, 10 minutes, runs/cpu\n"
+    assert make("train", "TRAIN_MINUTES=3", "TRAIN_RUN=r") == "cpu, 3 minutes, r\n"
+
+
+def test_the_demo_benchmarks_the_generalist_and_says_what_a_stop_means(tmp_path):
+    for name in (".ci", ".venv/bin"):
+        (tmp_path / name).mkdir(parents=True)
+    script, program = tmp_path / ".ci/demo", tmp_path / ".venv/bin/transframer"
+    script.write_bytes((ROOT / ".ci/demo").read_bytes())
+    program.write_text('#!/bin/bash\necho "$PWD: $*"\n')
+    for path in (script, program):
+        path.chmod(0o755)
+    assert subprocess.run([script], capture_output=True, text=True).stdout == f"{tmp_path}: benchmark\n"
+    program.write_text("#!/bin/bash\nkill -INT $PPID\nexit 130\n")
+    done = subprocess.run([script], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr == "stopped: make demo goes on with the tasks that are missing\n"
+
+
 @pytest.mark.parametrize("failing", [None, "test", "lint", "types", "wheel-check"])
 def test_ci_fails_when_any_check_fails_and_runs_them_all(tmp_path, failing):
     (tmp_path / ".ci").mkdir()

@@ -25,7 +25,7 @@ def test_every_field_is_explained():
         {"minutes": 0.0}, {"steps": 0}, {"seed": -1}, {"size_px": 60}, {"batch_size": 0}, {"ema_decay": 1.0},
         {"learning_rate": 0.0}, {"warmup_steps": -1}, {"weight_decay": -0.1}, {"gradient_clip": 0.0},
         {"keep": 1}, {"workers": -1}, {"validations": 0}, {"pictures": 5},
-        {"weights": {"a": 0.0}}, {"tasks": ["a", "a"]},
+        {"weights": {"a": 0.0}}, {"tasks": ["a", "a"]}, {"render": "device", "data": "x"},
     ],
 )  # fmt: skip
 def test_a_setting_out_of_range_is_named(setting):

@@ -99,6 +99,15 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(config, tmp_path, capsy
     torch.testing.assert_close(*weights, rtol=0, atol=0)
 
 
+def test_a_run_asked_to_stop_in_its_last_step_says_that_it_is_trained(config):
+    with pytest.raises(SystemExit) as stopped:
+        toy.run(config, toy.Interrupted(12, signal.SIGINT))
+    assert stopped.value.code == 130
+    assert (config.out / "log.txt").read_text().splitlines()[-1].startswith("trained 12 steps")
+    with pytest.raises(ConfigError, match="the run is complete at step 12"):
+        toy.run(TrainConfig(resume=config.out))
+
+
 def test_metrics_of_steps_that_were_lost_are_dropped(config):
     with pytest.raises(SystemExit):
         toy.run(config, toy.Interrupted(5, signal.SIGINT))

@@ -14,7 +14,7 @@ from transframer.models.catalog import get_model
 # What a resumed run may change: none of these alters the weights a given step arrives at, except that a new
 # end (minutes, steps) stretches the learning rate's decay, which is what asking for it means.
 CHANGEABLE = frozenset(
-    {"minutes", "steps", "resume", "workers", "device", "log_every_s", "checkpoint_minutes", "keep"}
+    {"minutes", "steps", "resume", "workers", "render", "device", "log_every_s", "checkpoint_minutes", "keep"}
     | {"validations", "validation_episodes", "pictures", "tensorboard", "data", "max_bad_share", "patience"}
 )
 
@@ -61,7 +61,10 @@ class TrainConfig:
             saved; it starts lower, so that early weights are forgotten.
         precision: bf16 is mixed precision; auto takes it on CUDA, and fp32 on a CPU, where it is slower.
         compile: compile the predictor's blocks with torch.compile: minutes to start; does not win on a CPU.
-        workers: processes that make data; 0 makes them in the training process, between the steps.
+        workers: processes that make data; 0 makes them in the training process, between the steps. Not used
+            where scenes are rendered on the device.
+        render: where the procedural world is rendered: cpu, by the workers; device, where the training runs,
+            many scenes at once, in a thread beside it; auto is device on CUDA where no task learns from data.
         checkpoint_minutes: minutes between two checkpoints; the last step is always saved.
         keep: how many checkpoints to keep.
         log_every_s: seconds between two lines of the log.
@@ -102,6 +105,7 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
     workers: int = 1
+    render: Literal["auto", "cpu", "device"] = "auto"
     checkpoint_minutes: float = 5.0
     keep: int = 2
     log_every_s: float = 10.0
@@ -140,6 +144,8 @@ class TrainConfig:
             "lora_rank", not self.lora_rank or bool(self.start_from or self.resume), "weights to start from"
         )
         check("precision", self.precision in ("auto", "fp32", "bf16"), "auto, fp32 or bf16")
+        check("render", self.render in ("auto", "cpu", "device"), "auto, cpu or device")
+        check("render", not (self.render == "device" and self.data), "auto or cpu beside --data")
         check("weights", all(weight > 0 for weight in self.weights.values()), "weights above 0")
         check("tasks", len(set(self.tasks)) == len(self.tasks), "each task once")
         if self.tasks and (strangers := set(self.weights) - set(self.tasks)):

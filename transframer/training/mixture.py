@@ -139,7 +139,15 @@ class StepBatches(IterableDataset):
 
     def make(self, step: int) -> StepBatch:
         """Renders, formats and collates this process's share of a step."""
-        places = self.mixture.slice(step, self.rank, self.world_size)
+        return self.make_all([step])[0]
+
+    def make_all(self, steps: Sequence[int]) -> list[StepBatch]:
+        """The same of several steps, for which each source is asked once per task.
+
+        Samples that were replaced are named in the first of the batches.
+        """
+        shares = [self.mixture.slice(step, self.rank, self.world_size) for step in steps]
+        places = [place for share in shares for place in share]
         episodes: list[Any] = [None] * len(places)
         bad = []
         for name in dict.fromkeys(place.task for place in places):
@@ -152,7 +160,13 @@ class StepBatches(IterableDataset):
                 source.bad.clear()
             for i, sample in zip(at, samples, strict=True):
                 episodes[i] = task.format(sample)
-        return StepBatch(step, [place.task for place in places], self.predictor.collate(episodes), bad)
+        made: list[StepBatch] = []
+        start = 0
+        for step, share in zip(steps, shares, strict=True):
+            batch = self.predictor.collate(episodes[start : start + len(share)])
+            made.append(StepBatch(step, [place.task for place in share], batch, [] if made else bad))
+            start += len(share)
+        return made
 
     def __iter__(self) -> Iterator[StepBatch | TransframerError]:
         worker = get_worker_info()

@@ -27,7 +27,6 @@ from transframer.training.mixture import (
     SampleSource,
     StepBatch,
     StepBatches,
-    batches,
     sources_by_task,
 )
 from transframer.training.optimisation import (
@@ -38,6 +37,7 @@ from transframer.training.optimisation import (
     set_learning_rate,
     size_line,
 )
+from transframer.training.rendering import rendered, training_batches
 from transframer.training.report import Report
 from transframer.training.stopping import StopRequests
 from transframer.training.tally import Tally
@@ -62,7 +62,8 @@ class Run:
         weights = {name: config.weights.get(name, 1.0) for name in tasks}
         self.mixture = Mixture(weights, config.batch_size, config.seed)
         self.mixture.slice(0, group.rank, group.world_size)  # raises where the batch does not divide
-        self.source, self.held_out = source, held_out
+        self.sources = rendered(sources_by_task(tasks, source), config.render, group.device)
+        self.held_out = held_out
         self.predictor = predictor.to(group.device)
         self.optimizer = make_optimizer(self.predictor, config)
         self.average = moving_average(self.predictor, config.ema_decay)
@@ -76,7 +77,7 @@ class Run:
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and on_cuda)
         self.step, self.trained_s, self.validated, self.not_finite = 0, 0.0, 0, 0
         self.best = Best(config.data_tasks or list(tasks), config.patience)
-        self.bad = BadSamples(self.folder, group.rank, config.max_bad_share, sources_by_task(tasks, source))
+        self.bad = BadSamples(self.folder, group.rank, config.max_bad_share, self.sources)
 
     def go(self, requests: StopRequests) -> Path:
         """Trains to the end of the run, or to a request to stop."""
@@ -97,24 +98,26 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             checkpoint.save_config(self.folder, self.config)
         dataset = StepBatches(
-            self.mixture, self.tasks, self.source, self.predictor,
+            self.mixture, self.tasks, self.sources, self.predictor,
             first_step=self.step, rank=self.group.rank, world_size=self.group.world_size,
         )  # fmt: skip
         report = Report(self.folder if first else None, self.step, self.config.tensorboard)
-        with report, contextlib.closing(batches(dataset, self.config.workers)) as stream:
+        with report, contextlib.closing(training_batches(dataset, self.config.workers)) as stream:
             for note in notes:
                 report.say(note)
             report.say(self._opening())
             stop = self._train(stream, report, validation, requests)
             self._save()
-            if stop:
+            if stop and progress(self.config, self.step, self.trained_s) < 1:
                 name = signal.Signals(stop).name
                 report.say(
                     f"stopped by {name} and saved at step {self.step}; continue with: "
                     f"transframer train --resume {self.folder}"
                 )
+            else:
+                report.say(f"trained {self.step} steps; the model is in {self.folder / checkpoint.MODEL}")
+            if stop:
                 raise SystemExit(128 + stop)
-            report.say(f"trained {self.step} steps; the model is in {self.folder / checkpoint.MODEL}")
         return self.folder
 
     def _train(
