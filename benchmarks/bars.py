@@ -14,7 +14,10 @@ _LEFT, _RIGHT = -0.3, 1.05
 
 
 def glance(results: Sequence[TaskResult]) -> str:
-    """Every task's headline as a bar between floor and ceiling, with its interval and its verdict."""
+    """Every task's headline as a bar between floor and ceiling, with its interval and its verdict.
+
+    A specialist's headline is a mark on the same scale, where one was measured.
+    """
     ticks = "".join(
         f'<i class="tick" style="left:{_place(at):.2f}%">{label}</i>'
         for at, label in ((0.0, "floor"), (1.0, "ceiling"))
@@ -30,10 +33,16 @@ def glance(results: Sequence[TaskResult]) -> str:
             f"<b>{number(model.value)}</b>{spread}</span>"
             f'<span class="said {result.verdict}">{result.verdict}</span></div>'
         )
+    legend = ""
+    if any(result.specialist for result in results):
+        legend = (
+            '<p class="legend small"><span class="bar"><i class="dot"></i></span>model'
+            '<span class="bar"><i class="rival"></i></span>specialist: made for the task alone</p>'
+        )
     return (
-        f'<section class="glance">{"".join(lines)}<p class="small soft">Each scale runs from the trivial '
-        "answer (floor) to the true target coded and decoded (ceiling), linear in the headline metric; the "
-        "whisker is the model's 95 % bootstrap interval.</p></section>"
+        f'<section class="glance">{"".join(lines)}{legend}<p class="small soft">Each scale runs from the '
+        "trivial answer (floor) to the true target coded and decoded (ceiling), linear in the headline "
+        "metric; the whisker is the model's 95 % bootstrap interval.</p></section>"
     )
 
 
@@ -54,6 +63,10 @@ def _bar(result: TaskResult) -> str:
         low, high = sorted(map(_place, ends))
         parts += [_mark("span", low, high - low), _mark("cap", low), _mark("cap", high)]
     label = f"{at:.0%} of the way from floor to ceiling"
+    rival = math.nan if result.main.specialist is None else result.on_scale(result.main.specialist.value)
+    if math.isfinite(rival):
+        parts.append(_mark("rival", _place(rival)))
+        label += f", the specialist {rival:.0%}"
     return f'<div class="bar" role="img" aria-label="{label}" title="{label}">{"".join(parts)}</div>'
 
 

@@ -38,9 +38,16 @@ class BenchmarkConfig:
         rollout_frames: how many frames to draw one after the other for each video, for tasks that predict
             the next frame, whose drift from the true video is then measured; 0 for none.
         rollout_videos: held-out videos that are continued so, at the temperature given, or else at 1.
+        rollout_prompt_frames: how many frames of each video are given, 1 for an image; by default as many as
+            the task's own context has.
         video_features: a network whose features of the drawn videos are compared with those of the true
             ones (Frechet distance): a TorchScript file, or package.module:function or
             path/to/file.py:function that returns a callable (docs/benchmark.md says what it is given).
+        specialists: also train, for each task that has one, a network made for that task alone, on scenes
+            of the same world, and score it on the same samples; what is trained is kept beside the run's
+            folder.
+        specialist_minutes: how long each specialist trains, in minutes of the device; by default as long as
+            the run trained on its task.
         out: folder of the results; by default RUN/benchmark, or RUN/benchmark-NAME for data of that name.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         no_cache: measure again what an earlier benchmark already measured under the same protocol.
@@ -62,7 +69,10 @@ class BenchmarkConfig:
     floor_samples: int = 256
     rollout_frames: int = 0
     rollout_videos: int = 16
+    rollout_prompt_frames: int | None = None
     video_features: str | None = None
+    specialists: bool = False
+    specialist_minutes: float | None = None
     out: Path | None = None
     device: str = "auto"
     no_cache: bool = False
@@ -75,6 +85,8 @@ class BenchmarkConfig:
             "rollout_frames": 0,
             "rollout_videos": 2 if self.video_features else 1,
         }
+        if self.rollout_prompt_frames is not None:
+            least["rollout_prompt_frames"] = 1
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise ConfigError(str(getattr(self, name)), field=name, expected=f"at least {minimum}")
@@ -87,7 +99,29 @@ class BenchmarkConfig:
                 expected="rollout_frames of at least 1 with it",
                 next_step="give --rollout-frames too",
             )
+        self._check_specialists()
         _ = self.sampling_temperature  # raises where the settings contradict each other
+
+    def _check_specialists(self) -> None:
+        if self.specialists and self.data != "world":
+            raise ConfigError(
+                f"specialists beside data {self.data}",
+                field="specialists",
+                expected="data world, on which specialists are trained",
+            )
+        if self.specialist_minutes is None:
+            return
+        if not self.specialists:
+            raise ConfigError(
+                "no specialist is trained",
+                field="specialist_minutes",
+                expected="specialists with it",
+                next_step="give --specialists too",
+            )
+        if not self.specialist_minutes > 0:
+            raise ConfigError(
+                str(self.specialist_minutes), field="specialist_minutes", expected="more than 0 minutes"
+            )
 
     @property
     def sampling_temperature(self) -> float:
@@ -104,6 +138,11 @@ class BenchmarkConfig:
         """Where results, cache and report are written."""
         default = "benchmark" if self.data == "world" else f"benchmark-{Path(self.data).name}"
         return self.out or home(self.run) / default
+
+    @property
+    def specialist_folder(self) -> Path:
+        """Where specialists are kept: beside the run's folder, since they do not depend on its weights."""
+        return home(self.run).parent / "specialists"
 
     @property
     def command(self) -> str:

@@ -6,12 +6,13 @@ import inspect
 import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from transframer.benchmarks.autoencoder import autoencoder_report
+from transframer.benchmarks.baselines.training import TrainedSpecialist
 from transframer.benchmarks.codec import ceiling
 from transframer.benchmarks.config import BenchmarkConfig
 from transframer.benchmarks.drawn import Drawn, batches, draw_all
@@ -21,7 +22,14 @@ from transframer.benchmarks.results import MetricResult, Picture, TaskResult
 from transframer.benchmarks.rollouts import measure_rollout
 from transframer.benchmarks.sources import Material, naming
 from transframer.benchmarks.sparsification import task_sparsification
-from transframer.benchmarks.statistics import bootstrap, paired_bootstrap, resample_indices, resamples_for
+from transframer.benchmarks.specialists import specialist_answers, specialist_result
+from transframer.benchmarks.statistics import (
+    Estimate,
+    bootstrap,
+    paired_bootstrap,
+    resample_indices,
+    resamples_for,
+)
 from transframer.benchmarks.video_distance import VideoFeatures
 from transframer.errors import DataError
 from transframer.frames import Episode
@@ -41,22 +49,26 @@ def measure(
     protocol: dict[str, Any],
     device: torch.device,
     features: VideoFeatures | None = None,
+    trained: TrainedSpecialist | None = None,
 ) -> TaskResult:
     """Everything a benchmark says about one task.
 
     Args:
         protocol: the stamp of this measurement.
         features: the network by whose features drawn videos are compared with true ones.
+        trained: the network made for the task that the model is compared with.
 
     Raises:
         TransframerError: a sample that cannot be predicted or scored, naming its index; none is skipped.
     """
     task, samples, episodes = material.task, material.samples, material.episodes
+    # Before the peak of the accelerator is counted, which is the model's.
+    rival = specialist_answers(trained, task, samples, config.batch_size, device) if trained else None
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     drawn = draw_all(material, predictor, config, device)
     trivial = task.floor(material.floor_samples)
-    floors = []
+    floors: list[Any] = []
     for index, episode in enumerate(episodes):
         with naming(task, index, "the floor"):
             floors.append(trivial(episode.without_target()))
@@ -64,12 +76,19 @@ def measure(
     floor_scores = _scores(task, floors, samples)
     indices = resample_indices(len(samples), resamples_for(task.summarise, scores), config.seed)
     model, floor, difference = paired_bootstrap(scores, floor_scores, task.summarise, indices)
+    rivals: dict[str, Estimate] = {}
+    versus: dict[str, Estimate] = {}
+    others = {"floor": (floors, floor_scores)}
+    if rival is not None:
+        rival_scores = _scores(task, rival.predictions, samples)
+        _, rivals, versus = paired_bootstrap(scores, rival_scores, task.summarise, indices)
+        others["specialist"] = (rival.predictions, rival_scores)
     best, target_tokens = ceiling(task, samples, predictor.round_trips)
     bits = _bits(task, predictor, episodes, config.batch_size)
     name = task.headline.name
     per_sample = [float(task.summarise([score])[name]) for score in scores]
     # In this order, so that the accelerator's peak covers all of it.
-    pictures = _pictures(material, predictor, drawn, floors, per_sample, floor_scores, config.seed)
+    pictures = _pictures(material, predictor, drawn, per_sample, others, config.seed)
     rollout = None
     if material.videos is not None:
         rollout = measure_rollout(task, material.videos, predictor, config, device, features)
@@ -85,6 +104,8 @@ def measure(
                 floor=floor[key].value if key in floor else math.nan,
                 difference=difference[key],
                 ceiling=float(best.get(key, math.nan)),
+                specialist=rivals.get(key),
+                versus=versus.get(key),
             )
             for key, value in model.items()
         },
@@ -105,6 +126,7 @@ def measure(
         ),
         rollout=rollout,
         autoencoder=autoencoder,
+        specialist=specialist_result(trained, rival) if trained and rival else None,
     )
 
 
@@ -132,11 +154,11 @@ def _pictures(
     material: Material,
     predictor: FramePredictor,
     drawn: Drawn,
-    floors: Sequence[Any],
     per_sample: Sequence[float],
-    floor_scores: Sequence[Any],
+    others: Mapping[str, tuple[Sequence[Any], Sequence[Any]]],
     seed: int,
 ) -> list[Picture]:
+    """Of a few samples; `others` has predictions and scores, of "floor" and where measured "specialist"."""
     task = material.task
 
     def alone(score: Any) -> float:
@@ -155,19 +177,22 @@ def _pictures(
                     chosen_as=why,
                     scores={
                         "model": per_sample[index],
-                        "floor": alone(floor_scores[index]),
+                        **{who: alone(scores[index]) for who, (_, scores) in others.items()},
                         "ceiling": alone(task.score(best, sample)),
                     },
                     context=[data_uri(frame.image) for frame in episode.context],
                     times=[*(frame.annotation.time for frame in episode.context), episode.query.time],
                     truth=data_uri(task.draw(sample, task.truth(sample))),
                     model=data_uri(task.draw(sample, drawn.predictions[index])),
-                    floor=data_uri(task.draw(sample, floors[index])),
                     ceiling=data_uri(task.draw(sample, best)),
                     uncertainty=None if spread is None else data_uri(heat(spread)),
                     uncertainty_max=0.0 if spread is None else float(spread.max()),
                     uncertainty_name=drawn.uncertainty_metric.name,
                     uncertainty_unit=drawn.uncertainty_metric.unit,
+                    **{
+                        who: data_uri(task.draw(sample, predictions[index]))
+                        for who, (predictions, _) in others.items()
+                    },
                 )
             )
     return pictures

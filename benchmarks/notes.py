@@ -24,6 +24,7 @@ def footnotes(results: Sequence[TaskResult]) -> list[str]:
         "drawn (in the true target).",
         f"s/frame: sampling only, batch size {', '.join(map(str, batches))}, on {', '.join(machines)}.",
     ]
+    notes += specialist_notes(results)
     notes += sorted({r.protocol["data"]["note"] for r in results if "note" in r.protocol["data"]})
     notes += [data_note(r.task, r.protocol["data"]) for r in results if "of" in r.protocol["data"]]
     for result in results:
@@ -39,6 +40,37 @@ def footnotes(results: Sequence[TaskResult]) -> list[str]:
                 f"{result.task}: {result.main.model.undefined} of {result.resamples} resamples had nothing "
                 "to judge and are left out of the interval."
             )
+    return notes
+
+
+def specialist_notes(results: Sequence[TaskResult]) -> list[str]:
+    """What specialists are, how to read what stands beside them, and each with its training."""
+    measured = [(result.task, result.specialist) for result in results if result.specialist]
+    if not measured:
+        return []
+    notes = [
+        "specialist: a network made for the one task, trained on scenes of the same world and scored on the "
+        "same samples. of the specialist: the model's score as a share of its score, or the model's error as "
+        "a multiple of its error.",
+        "device-seconds: of a GPU by the clock, of a CPU those that its cores worked, rendering included.",
+    ]
+    decibels = [r.task for r in results if r.specialist and r.headline.unit == "dB"]
+    if decibels:
+        notes.append(
+            f"of the specialist in dB ({', '.join(decibels)}) is generous, since decibels are logarithmic: "
+            "90 % of 25 dB is 1.8 times the mean squared error. The paired differences, which stand with all "
+            "metrics, say more."
+        )
+    for task, found in measured:
+        spent = found.run_seconds
+        beside = "" if spent is None else f" (the run spent {spent:,.0f} s on the task)"
+        notes.append(
+            f"{task}, specialist: {found.network}; {found.parameters:,} parameters, "
+            f"{found.device_seconds:,.0f} device-seconds of training{beside}, {found.steps:,} steps, "
+            f"{found.samples_seen:,} samples; {found.seconds_per_frame:.2g} s/frame."
+        )
+    if without := [result.task for result in results if not result.specialist]:
+        notes.append(f"{', '.join(without)}: there is no specialist.")
     return notes
 
 

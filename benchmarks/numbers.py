@@ -26,14 +26,27 @@ def number(value: float, reference: float | None = None) -> str:
     return f"{value:.{decimals}f}"
 
 
-def interval(estimate: Estimate) -> str:
-    """A value with its interval.
+def interval(estimate: Estimate | None) -> str:
+    """A value with its interval; "none" where nothing was measured.
 
     >>> interval(Estimate(0.5, 0.4125, 0.6))
     '0.500 [0.412, 0.600]'
     """
+    if estimate is None:
+        return "none"
     ends = ", ".join(number(end, estimate.value) for end in (estimate.low, estimate.high))
     return f"{number(estimate.value)} [{ends}]" if not math.isnan(estimate.low) else number(estimate.value)
+
+
+def times(ratio: float, higher_is_better: bool) -> str:
+    """A ratio for people: per cent of a score, a multiple of an error.
+
+    >>> times(0.932, True), times(1.0689, False), times(float("nan"), True)
+    ('93 %', '1.07x', 'n/a')
+    """
+    if not math.isfinite(ratio):
+        return number(ratio)
+    return f"{100 * ratio:.0f} %" if higher_is_better else f"{ratio:.2f}x"
 
 
 def arrow(higher_is_better: bool) -> str:

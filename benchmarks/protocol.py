@@ -69,6 +69,7 @@ def stamp(
     config: BenchmarkConfig,
     device: torch.device,
     features: Mapping[str, Any] | None = None,
+    specialist: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything a result depends on, as JSON values; timings are not part of it.
 
@@ -76,6 +77,7 @@ def stamp(
         weights_sha256: of `predictor`, hashed once for all tasks.
         device: the device that is measured on.
         features: what names the network that videos are compared by, where they are.
+        specialist: the facts of the network that the model is compared with, where it is.
     """
     task, samples, episodes = material.task, material.samples, material.episodes
     codecs = {str(dataclasses.astuple(e.query.codec)): dataclasses.asdict(e.query.codec) for e in episodes}
@@ -132,6 +134,8 @@ def stamp(
         }
     if getattr(predictor, "autoencoder", None) is not None:
         record["jpeg"] = f"Pillow {PIL.__version__}"  # what the autoencoder is compared with
+    if specialist is not None:
+        record["specialist"] = dict(specialist)
     return json.loads(json.dumps(record, default=str))  # tuples become lists, as they will when read back
 
 

@@ -18,6 +18,7 @@ from transframer.benchmarks.report import html_report
 from transframer.benchmarks.results import TaskResult
 from transframer.benchmarks.rollouts import tasks_to_roll_out, true_videos
 from transframer.benchmarks.sources import Source, material_for, source_for
+from transframer.benchmarks.specialists import specialist_of, specialist_seconds
 from transframer.benchmarks.tables import interval, markdown, metric_name, number, print_table
 from transframer.benchmarks.video_distance import VideoFeatures
 from transframer.errors import unknown_name
@@ -50,7 +51,8 @@ def benchmark_run(config: BenchmarkConfig) -> list[TaskResult]:
     Raises:
         CheckpointError: `config.run` is neither a run folder nor pretrained weights.
         UnknownNameError: no such task.
-        ConfigError: the data cannot serve a task; no such device; rollouts asked of tasks that have none.
+        ConfigError: the data cannot serve a task; no such device; rollouts asked of tasks that have none;
+            specialists of a run of which nothing says how long it trained.
         DataError: a sample that cannot be predicted or scored; no room to write.
     """
     for name in config.tasks:
@@ -103,17 +105,22 @@ def benchmark_tasks(
     # Data that cannot serve a task, and a network that cannot be read, are said before any measurement.
     firsts = [source.held_out(task, 1) for task in tasks]
     rolled = tasks_to_roll_out(tasks, firsts, source, config)
+    training_s = specialist_seconds(config, tasks) if config.specialists else {}
     features = VideoFeatures(config.video_features, device) if config.video_features else None
     for task in tasks:
         start = time.perf_counter()
         material = material_for(task, source, config)
         if task.name in rolled:
             material = replace(material, videos=true_videos(task, source, config, config.rollout_videos))
-        protocol = stamp(material, predictor, weights, config, device, features.facts if features else None)
+        rival = None
+        if task.name in training_s:
+            rival = specialist_of(task, training_s[task.name], config, source.description["size_px"], device)
+        facts = features.facts if features else None, rival.facts if rival else None
+        protocol = stamp(material, predictor, weights, config, device, *facts)
         result = None if config.no_cache else cache.load(task.name, digest(protocol))
         how = "from the cache"
         if result is None:
-            result = measure(material, predictor, config, protocol, device, features)
+            result = measure(material, predictor, config, protocol, device, features, rival)
             cache.store(result)
             how = f"{time.perf_counter() - start:.1f} s"
         results.append(result)

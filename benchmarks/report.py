@@ -15,7 +15,14 @@ from transframer.benchmarks.numbers import metric_name, number
 from transframer.benchmarks.report_parts import autoencoder_section, rollout_section, sparsification_section
 from transframer.benchmarks.results import Picture, TaskResult
 from transframer.benchmarks.style import CSS
-from transframer.benchmarks.tables import COLUMNS, TEXT_COLUMNS, metric_rows, rows, summary
+from transframer.benchmarks.tables import (
+    TEXT_COLUMNS,
+    columns,
+    metric_columns,
+    metric_rows,
+    rows,
+    summary,
+)
 
 _GRID_PX, _GAP_PX = 1020, 14  # the page's width but for the first column; padding of a cell
 
@@ -78,22 +85,23 @@ def _header(results: Sequence[TaskResult], name: str) -> str:
 
 def _numbers(results: Sequence[TaskResult], command: str) -> str:
     notes = "".join(f"<li>{text(note)}</li>" for note in footnotes(results))
-    table = number_table(COLUMNS, rows(results), TEXT_COLUMNS, wide=True)
+    table = number_table(columns(results), rows(results), TEXT_COLUMNS, wide=True)
     return f'<h2>Results</h2>{table}<ul class="notes">{notes}</ul><pre>{text(command)}</pre>'
 
 
 def _task(result: TaskResult) -> str:
-    names = ("metric", "floor", "model [95 % interval]", "model - floor [95 % interval]", "ceiling")
-    metrics = number_table(names, metric_rows(result), names[:1])
-    seen = "".join(_picture(picture, result.headline.name) for picture in result.pictures)
-    columns = ["", "context", "truth", "prediction", "floor", "ceiling"]
+    names = metric_columns([result])
+    metrics = number_table(names, metric_rows(result, names), names[:1])
+    drawn = ["model", *(["specialist"] if result.specialist else []), "floor", "ceiling"]
+    seen = "".join(_picture(picture, result.headline.name, drawn) for picture in result.pictures)
+    shown_as = ["", "context", "truth", "prediction", *drawn[1:]]
     several = result.protocol["sampling"]["samples_per_query"]
-    columns += ["uncertainty"] if several > 1 else []
+    shown_as += ["uncertainty"] if several > 1 else []
     shown = [picture.uncertainty_name for picture in result.pictures if picture.uncertainty]
     spread = f" Uncertainty: {shown[0]} over the {several} frames drawn." if shown else ""
-    heads = "".join(f"<th>{column}</th>" for column in columns)
+    heads = "".join(f"<th>{column}</th>" for column in shown_as)
     # As large as lets a row fit the page; beyond 5 frames of context it scrolls.
-    across = len(columns) - 2 + max((len(picture.context) for picture in result.pictures), default=1)
+    across = len(shown_as) - 2 + max((len(picture.context) for picture in result.pictures), default=1)
     width = min(168, max(96, _GRID_PX // across - _GAP_PX))
     return (
         f'<section><h3 id="{text(result.task)}">{title(result.task)}</h3>'
@@ -106,7 +114,7 @@ def _task(result: TaskResult) -> str:
     )
 
 
-def _picture(picture: Picture, metric: str) -> str:
+def _picture(picture: Picture, metric: str, drawn: Sequence[str]) -> str:
     scores = "<br>".join(f"{text(who)} {number(value)}" for who, value in picture.scores.items())
     *times, query_time = (None if time is None else f"t = {time:.3g}" for time in picture.times)
     context = (
@@ -115,7 +123,7 @@ def _picture(picture: Picture, metric: str) -> str:
     )
     cells = [f'<div class="frames">{"".join(context)}</div>']
     cells.append(figure(picture.truth, f"truth of sample {picture.index}", query_time))
-    for what in ("model", "floor", "ceiling"):
+    for what in drawn:
         cells.append(figure(getattr(picture, what), f"{what} of sample {picture.index}"))
     if picture.uncertainty:
         scale = f"0 to {picture.uncertainty_max:.3g} {picture.uncertainty_unit}".strip()

@@ -8,11 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from transframer.benchmarks.json_records import read, strict
 from transframer.benchmarks.parts import AutoencoderResult, RolloutResult, Sparsification
 from transframer.benchmarks.statistics import Estimate, verdict
 from transframer.predictor import Likelihood
 from transframer.task import Metric
+
+NEAR_SCORE, NEAR_ERROR = 0.9, 1.1  # of the specialist's
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,40 @@ class MetricResult:
         floor: of the trivial prediction on the same samples.
         difference: model - floor, resampled in pairs.
         ceiling: of the true target, coded and decoded as the model codes it, on the same samples.
+        specialist: of the network made for the task, on the same samples; None where none was measured.
+        versus: model - specialist, resampled in pairs.
     """
 
     model: Estimate
     floor: float
     difference: Estimate
     ceiling: float
+    specialist: Estimate | None = None
+    versus: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class SpecialistResult:
+    """The network made for one task that the model was compared with.
+
+    Attributes:
+        network: what it is, in words.
+        device_seconds: of its training.
+        samples_seen: of training, each time that one is seen.
+        seed: of its weights and of the world it was trained on.
+        seconds_per_frame: wall time of its predictions, at the protocol's batch size and device.
+        run_seconds: what the measured run spent on the task by the clock; None where nothing says so.
+    """
+
+    network: str
+    parameters: int
+    device_seconds: float
+    steps: int
+    samples_seen: int
+    seed: int
+    weights_sha256: str
+    seconds_per_frame: float
+    run_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -39,12 +71,14 @@ class Picture:
     Attributes:
         index: of the sample in the held-out set.
         chosen_as: "best", "median" or "worst" by the model's score, or "random".
-        scores: the headline of this sample alone, of "model", "floor" and "ceiling".
+        scores: the headline of this sample alone, of "model", "floor" and "ceiling", and of the "specialist"
+            where there is one.
         context: the context frames in the order of the episode.
         times: of each context frame and of the query, as the episode states them; None where it does not.
         uncertainty: of each pixel, over the frames drawn; None where only one was.
         uncertainty_max: the value shown in full colour.
         uncertainty_name: what is shown, and its unit ("" for a plain number).
+        specialist: the prediction of the network made for the task; None where none was measured.
     """
 
     index: int
@@ -60,6 +94,7 @@ class Picture:
     uncertainty_max: float = 0.0
     uncertainty_name: str = "standard deviation of the frame"
     uncertainty_unit: str = "grey levels"
+    specialist: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +115,7 @@ class TaskResult:
         sparsification: how well uncertainty foretells error; None where it was not measured.
         rollout: how drawn videos drift; None where none were drawn.
         autoencoder: of a predictor that has one, on the true targets; None of others.
+        specialist: the network made for the task; None where none was measured.
         peak_memory_bytes: of the process so far, and of the accelerator during this task (0 on CPU).
     """
 
@@ -101,6 +137,7 @@ class TaskResult:
     sparsification: Sparsification | None = None
     rollout: RolloutResult | None = None
     autoencoder: AutoencoderResult | None = None
+    specialist: SpecialistResult | None = None
 
     @property
     def main(self) -> MetricResult:
@@ -126,6 +163,34 @@ class TaskResult:
         """A headline value on the scale where the floor is 0 and the ceiling is 1; nan without a scale."""
         span = self.main.ceiling - self.main.floor
         return (value - self.main.floor) / span if span and math.isfinite(span) else math.nan
+
+    @property
+    def of_specialist(self) -> float:
+        """The model's headline over the specialist's: a share of its score, a multiple of its error.
+
+        nan where there is no specialist, where either has nothing to judge, or both are 0 or infinite.
+        """
+        rival = self.main.specialist
+        if rival is None:
+            return math.nan
+        with np.errstate(divide="ignore", invalid="ignore"):  # inf beside a perfect specialist
+            return float(np.float64(self.main.model.value) / np.float64(rival.value))
+
+    @property
+    def near_specialist(self) -> bool:
+        """Whether the model has 90 % of the specialist's score or more; of an error, 1.1 times it or less."""
+        if self.headline.higher_is_better:
+            return self.of_specialist >= NEAR_SCORE
+        return self.of_specialist <= NEAR_ERROR
+
+    @property
+    def against_specialist(self) -> str:
+        """ "beats", "ties" or "below" the specialist, by the interval of the paired difference.
+
+        "undefined" where there is none.
+        """
+        versus = self.main.versus
+        return "undefined" if versus is None else verdict(self.headline, versus, 0.0)
 
     def to_json(self, *, pictures: bool = True) -> dict[str, Any]:
         """As JSON values; numbers that JSON lacks are the strings "nan", "inf" and "-inf"."""

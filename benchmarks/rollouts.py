@@ -1,9 +1,9 @@
 """How far drawn videos drift from the true ones, by steps after the prompt.
 
-Of each video a prompt is given, as many frames as the task's own clips have, and the rest is drawn frame by
-frame (`transframer.rollout`). A sample is one of many futures, so that PSNR and SSIM fall even for a perfect
-model wherever the future is open; sharpness, which asks for no particular future, tells blur and noise apart
-from that: below 1 frames wash out, above 1 they gather edges or noise that the true ones lack.
+Of each video a prompt is given, as many frames as the task's own clips have unless told otherwise, and the
+rest is drawn frame by frame (`transframer.rollout`). A sample is one of many futures, so that PSNR and SSIM fall even
+for a perfect model wherever the future is open; sharpness, which asks for no particular future, tells blur and
+noise apart from that: below 1 frames wash out, above 1 they gather edges or noise that the true ones lack.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def true_videos(task: Task, source: Source, config: BenchmarkConfig, n: int) -> 
     Raises:
         TransframerError: the source has no videos of that length, or fewer than are needed.
     """
-    frames = max(map(len, task.clip.context)) + config.rollout_frames
+    prompt = config.rollout_prompt_frames or max(map(len, task.clip.context))
+    frames = prompt + config.rollout_frames
     clip = replace(
         task.clip,
         frames=frames,

@@ -51,7 +51,9 @@ dl.facts dt { font-size: 13px; color: var(--soft); }
 dl.facts dd { margin: 0; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; margin: 14px 0; }
 table { border-collapse: collapse; font-size: 14px; }
-table.wide { width: 100%; }
+table.wide { width: 100%; font-size: 13px; }
+table.wide th { white-space: normal; font-size: 12px; }
+table.wide :is(th, td):not(:last-child) { padding-right: 10px; }
 table.numbers:not(.wide) :is(th, td) { padding-right: 32px; }
 th { text-align: left; font-weight: 600; color: var(--soft); font-size: 13px; vertical-align: bottom; }
 th, td { padding: 7px 16px 7px 0; border-bottom: 1px solid var(--rule); white-space: nowrap; }
@@ -81,6 +83,14 @@ ul.notes { margin: 10px 0; padding-left: 18px; font-size: 13.5px; color: var(--s
 .bar .span { top: 8px; height: 2px; }
 .bar .cap { top: 4px; height: 10px; width: 2px; margin-left: -1px; }
 .bar .dot { top: 5px; height: 8px; width: 8px; margin-left: -4px; border-radius: 50%; }
+.bar .rival {
+  top: 4px; height: 9px; width: 9px; margin-left: -5px; border: 2px solid var(--ink); box-sizing: border-box;
+  transform: rotate(45deg);
+}
+.legend { display: flex; flex-wrap: wrap; align-items: center; gap: 4px 8px; color: var(--soft); }
+.legend .bar { min-width: 0; width: 10px; margin-left: 12px; }
+.legend .bar:first-child { margin-left: 0; }
+.legend .bar i { left: 5px; }
 .bar .tick { top: 0; transform: translateX(-50%); font-style: normal; white-space: nowrap; }
 .pictures td, .pictures th { border: 0; padding: 0 14px 12px 0; vertical-align: top; }
 .pictures th { padding-bottom: 6px; }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from transframer.benchmarks.notes import footnotes
-from transframer.benchmarks.numbers import interval, metric_name, number
+from transframer.benchmarks.numbers import interval, metric_name, number, times
 from transframer.benchmarks.parts import AutoencoderResult, RolloutResult
 from transframer.benchmarks.results import MetricResult, TaskResult
 
@@ -21,6 +21,9 @@ COLUMNS = (
     "tokens/frame",
     "s/frame",
 )
+SPECIALIST_COLUMN, SHARE_COLUMN = "specialist [95 % interval]", "of the specialist"
+METRIC_COLUMNS = ("metric", "floor", "model [95 % interval]", "model - floor [95 % interval]", "ceiling")
+VERSUS_COLUMN = "model - specialist [95 % interval]"
 TEXT_COLUMNS = ("task", "metric", "against the floor")
 ROLLOUT_COLUMNS = ("measure", "steps ahead", "model [95 % interval]", "reference", "of")
 CODEC_COLUMNS = ("code", "bits/frame", "psnr (dB)", "ssim")
@@ -28,36 +31,66 @@ CODEBOOK_COLUMNS = ("codebook", "codes", "used", "perplexity")
 RELIABILITY_COLUMNS = ("task", "uncertainty", "error", "AUSE [95 % interval]", "AUSE of a random order")
 
 
+def columns(results: Sequence[TaskResult]) -> tuple[str, ...]:
+    """`COLUMNS`, with those of specialists where any was measured."""
+    if not any(result.specialist for result in results):
+        return COLUMNS
+    names = list(COLUMNS)
+    names.insert(names.index("floor") + 1, SPECIALIST_COLUMN)
+    names.insert(names.index("against the floor") + 1, SHARE_COLUMN)
+    return tuple(names)
+
+
 def rows(results: Sequence[TaskResult]) -> list[list[str]]:
-    """One row per task, in the order of `COLUMNS`."""
-    return [
-        [
-            result.task,
-            metric_name(result),
-            str(len(result.per_sample)),
-            number(result.main.floor),
-            interval(result.main.model),
-            number(result.main.ceiling),
-            result.verdict,
-            ("≤ " if result.likelihood == "bound" else "") + interval(result.bits_per_frame),
-            f"{result.tokens_per_frame:.0f} ({result.target_tokens_per_frame:.0f})",
-            f"{result.seconds_per_frame:.2g}",
-        ]
-        for result in results
-    ]
+    """One row per task, in the order of `columns`."""
+    names = columns(results)
+    lines = []
+    for result in results:
+        share = times(result.of_specialist, result.headline.higher_is_better)
+        cells = {
+            "task": result.task,
+            "metric": metric_name(result),
+            "n": str(len(result.per_sample)),
+            "floor": number(result.main.floor),
+            SPECIALIST_COLUMN: interval(result.main.specialist),
+            "model [95 % interval]": interval(result.main.model),
+            "ceiling": number(result.main.ceiling),
+            "against the floor": result.verdict,
+            SHARE_COLUMN: share if result.specialist else "none",
+            "bits/frame": ("≤ " if result.likelihood == "bound" else "") + interval(result.bits_per_frame),
+            "tokens/frame": f"{result.tokens_per_frame:.0f} ({result.target_tokens_per_frame:.0f})",
+            "s/frame": f"{result.seconds_per_frame:.2g}",
+        }
+        lines.append([cells[name] for name in names])
+    return lines
 
 
-def metric_rows(result: TaskResult) -> list[list[str]]:
-    """Every metric of one task: name, floor, model, model - floor, ceiling."""
+def metric_columns(results: Sequence[TaskResult]) -> tuple[str, ...]:
+    """`METRIC_COLUMNS`, with those of specialists where any was measured."""
+    if not any(result.specialist for result in results):
+        return METRIC_COLUMNS
+    name, floor, model, difference, ceiling = METRIC_COLUMNS
+    return name, floor, SPECIALIST_COLUMN, model, difference, VERSUS_COLUMN, ceiling
+
+
+def metric_rows(result: TaskResult, names: Sequence[str]) -> list[list[str]]:
+    """Every metric of one task.
+
+    Args:
+        names: of the columns, from `metric_columns` of all tasks that share the table.
+    """
 
     def row(name: str, metric: MetricResult) -> list[str]:
-        return [
-            name,
-            number(metric.floor),
-            interval(metric.model),
-            interval(metric.difference),
-            number(metric.ceiling),
-        ]
+        cells = {
+            "metric": name,
+            "floor": number(metric.floor),
+            SPECIALIST_COLUMN: interval(metric.specialist),
+            "model [95 % interval]": interval(metric.model),
+            "model - floor [95 % interval]": interval(metric.difference),
+            VERSUS_COLUMN: interval(metric.versus),
+            "ceiling": number(metric.ceiling),
+        }
+        return [cells[name] for name in names]
 
     return [row(name, metric) for name, metric in result.metrics.items()]
 
@@ -118,20 +151,30 @@ def codebook_rows(found: AutoencoderResult) -> list[list[str]]:
 
 
 def summary(results: Sequence[TaskResult]) -> str:
-    """What the table says, in one sentence."""
+    """What the table says: a sentence on the floor, and one on the specialists where any were measured."""
     beaten = [result.task for result in results if result.verdict == "beats"]
-    return f"The floor is beaten outside the 95 % interval on {len(beaten)} of {len(results)} tasks."
+    said = f"The floor is beaten outside the 95 % interval on {len(beaten)} of {len(results)} tasks."
+    rivals = [result for result in results if result.specialist]
+    if not rivals:
+        return said
+    near = sum(result.near_specialist for result in rivals)
+    ahead, behind = (sum(r.against_specialist == how for r in rivals) for how in ("beats", "below"))
+    return (
+        f"{said} 90 % of the specialist's score (at most 1.1 times its error) is reached on {near} of "
+        f"{len(rivals)}; outside the paired 95 % interval the model is ahead of it on {ahead} and behind on "
+        f"{behind}."
+    )
 
 
 def plain(results: Sequence[TaskResult]) -> str:
     """An aligned table for a log file or a pipe."""
-    body = rows(results)
-    lines = [list(COLUMNS), *body]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    names = columns(results)
+    lines = [list(names), *rows(results)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(names))]
     aligned = [
         "  ".join(
             cell.ljust(width) if name in TEXT_COLUMNS else cell.rjust(width)
-            for name, cell, width in zip(COLUMNS, line, widths, strict=True)
+            for name, cell, width in zip(names, line, widths, strict=True)
         ).rstrip()
         for line in lines
     ]
@@ -149,12 +192,12 @@ def markdown(results: Sequence[TaskResult], command: str) -> str:
         "",
         summary(results),
         "",
-        *_table(COLUMNS, rows(results), TEXT_COLUMNS),
+        *_table(columns(results), rows(results), TEXT_COLUMNS),
     ]
     lines += ["", *(f"- {note}" for note in footnotes(results)), "", "## All metrics", ""]
-    names = ("task", "metric", "floor", "model [95 % interval]", "model - floor [95 % interval]", "ceiling")
-    every = [[result.task, *row] for result in results for row in metric_rows(result)]
-    lines += [*_table(names, every, names[:2]), ""]
+    names = metric_columns(results)
+    every = [[result.task, *row] for result in results for row in metric_rows(result, names)]
+    lines += [*_table(("task", *names), every, ("task", "metric")), ""]
     if uncertain := reliability_rows(results):
         lines += ["## Uncertainty", ""]
         lines += [*_table(RELIABILITY_COLUMNS, uncertain, RELIABILITY_COLUMNS[:3]), ""]
@@ -182,11 +225,14 @@ def print_table(results: Sequence[TaskResult]) -> None:
         print("\n".join([plain(results), "", *footnotes(results), summary(results)]))
         return
     table = Table(header_style="bold")
-    for name in COLUMNS:
+    names = columns(results)
+    for name in names:
         table.add_column(name, justify="left" if name in TEXT_COLUMNS else "right")
     colours = {"beats": "green", "ties": "yellow", "below": "red", "undefined": "dim"}
     for result, row in zip(results, rows(results), strict=True):
-        table.add_row(*row[:6], f"[{colours[result.verdict]}]{row[6]}[/]", *row[7:])
+        coloured = f"[{colours[result.verdict]}]{result.verdict}[/]"
+        cells = zip(names, row, strict=True)
+        table.add_row(*(coloured if name == "against the floor" else cell for name, cell in cells))
     console.print(table)
     for note in footnotes(results):
         console.print(note, style="dim", highlight=False)

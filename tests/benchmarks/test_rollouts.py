@@ -94,6 +94,12 @@ class TestProtocol:
         assert found.temperature == 1, "a rollout is a sample"
         assert found.seconds_per_frame > 0
 
+    def test_a_video_can_start_from_an_image(self, toy_config):
+        predictor = Repeats()
+        found = measured(toy_config(rollout_frames=4, rollout_prompt_frames=1), predictor)
+        assert (found.frames, found.prompt_frames) == (4, 1)
+        assert predictor.calls == [(3, 1, 1.0), (3, 2, 1.0), (3, 3, 1.0), (3, 3, 1.0)]
+
     def test_same_seed_draws_the_same_videos(self, toy_config):
         first, again, other = (
             measured(toy_config(rollout_frames=3, seed=seed), Repeats()).strip for seed in (0, 0, 1)

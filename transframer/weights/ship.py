@@ -12,6 +12,7 @@ import torch
 
 from transframer.errors import ConfigError
 from transframer.training.checkpoint import load_run, save_config
+from transframer.training.spent import task_seconds, write_spent
 
 CARD = "README.md"
 
@@ -19,11 +20,14 @@ CARD = "README.md"
 def ship(run: Path, name: str, into: Path = Path(__file__).parent) -> Path:
     """Writes the run's model in bfloat16, with its settings but for the paths of the machine that trained it.
 
+    spent.json says how long the run, and those that it started from, trained on each task: for as long a
+    specialist is trained to compare with.
+
     The model card, README.md, is written by hand and kept.
 
     Raises:
         ConfigError: the folder has no model card.
-        TransframerError: as of `load_run`.
+        TransframerError: as of `load_run` and of `task_seconds`.
     """
     folder = into / name
     if not (folder / CARD).is_file():
@@ -33,6 +37,7 @@ def ship(run: Path, name: str, into: Path = Path(__file__).parent) -> Path:
             next_step="write down data, minutes, hardware, figures, limits",
         )
     predictor, config = load_run(run)
+    seconds = task_seconds(run)
     of_its_machine: dict[str, Any] = {
         "start_from": None,
         "lora_rank": 0,
@@ -43,6 +48,7 @@ def ship(run: Path, name: str, into: Path = Path(__file__).parent) -> Path:
     config = dataclasses.replace(config, out=Path("runs") / name, **of_its_machine)
     predictor.to(torch.bfloat16).save_pretrained(folder)  # type: ignore[operator]
     save_config(folder, config)
+    write_spent(folder, seconds)
     return folder
 
 
