@@ -11,6 +11,7 @@ from typing import Any
 
 from transframer.data.dataset import Dataset
 from transframer.data.source import serves
+from transframer.data.subset import OPTION, few_labels
 from transframer.errors import ConfigError, DataError, unknown_name
 from transframer.task import Clip, Task
 
@@ -124,11 +125,21 @@ def open_dataset(
         task: what the records are for; decides which frames of a sequence they hold.
         format: one of FORMATS, or "module:Class"; guessed from the folder where not given: of the layouts
             that it has, the first that serves the task. (Numbered images may be of a class, or of a video.)
-        options: further arguments of the format's class.
+        options: further arguments of the format's class; of any format also `train_samples`, to keep so many
+            training records (see `few_labels`).
 
     Raises:
         TransframerError: an unknown format, options that it does not have, a folder that is not of it.
     """
+    own = dict(options or {})
+    train_samples = own.pop(OPTION, None)
+    whole = _whole(root, split, task, format, own)
+    return whole if train_samples is None else few_labels(whole, train_samples)
+
+
+def _whole(
+    root: Path | str, split: str, task: Task | None, format: str | None, options: Mapping[str, Any]
+) -> Dataset:
     if format is None and str(root) in FORMATS and not Path(root).exists():
         format = str(root)  # "motorcycle" needs no folder
     if format is not None:
@@ -148,18 +159,18 @@ def open_dataset(
 
 
 def _opened(
-    root: Path | str, split: str, task: Task | None, format: str, options: Mapping[str, Any] | None
+    root: Path | str, split: str, task: Task | None, format: str, options: Mapping[str, Any]
 ) -> Dataset:
     cls = dataset_class(format)
     known = [name for name in inspect.signature(cls).parameters if name not in ("root", "split", "clip")]
-    for name in options or {}:
+    for name in options:
         if name not in known:
             raise ConfigError(
                 f"{format} has no option {name!r}",
                 field="data_options",
-                expected=f"one of {', '.join(known)}" if known else "none",
+                expected=f"one of {', '.join([*known, OPTION])}",
             )
-    return cls(root, split, task.clip if task else Clip(), **(options or {}))
+    return cls(root, split, task.clip if task else Clip(), **options)
 
 
 def task_for(task: Task, dataset: Dataset) -> Task:

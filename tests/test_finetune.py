@@ -7,11 +7,14 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from tests.data.toy_dataset import Numbers
 from transframer import cli
 from transframer.benchmarks.config import BenchmarkConfig
 from transframer.benchmarks.quality import benchmark, tasks_of_world
+from transframer.data.dataset import SPLITS
 from transframer.data.datasets.image_folder import ImageFolder
 from transframer.errors import CheckpointError, ConfigError, DataError, UnknownNameError
 from transframer.finetune import finetune, train_config
@@ -189,6 +192,25 @@ def test_a_second_one_keeps_what_the_first_learned_about_its_task(tuned, tmp_pat
     assert tasks_of_world(predictor, config) == [OLD], "not the one learned from pictures"
 
 
+class Coins(Numbers):
+    """Pictures of noise with one of two labels, drawn at random."""
+
+    name: ClassVar[str] = "coins"
+
+    def __init__(self, root="coins", split="train", clip=None):
+        super().__init__(root, split, clip, n=300)
+
+    @property
+    def classes(self):
+        return {"label": ("heads", "tails")}
+
+    def record(self, index, keys):
+        place = index + len(self) * SPLITS.index(self.split)
+        generator = np.random.default_rng(place)
+        pixels = generator.integers(0, 256, (1, 3, 32, 32), dtype=np.uint8)
+        return {"images": torch.from_numpy(pixels), "label": int(generator.integers(2))}
+
+
 class OnlyTest(ImageFolder):
     """Its training part cannot be opened."""
 
@@ -209,6 +231,46 @@ def test_evaluation_never_opens_training_data(tuned, folder):
     )
     assert result.protocol["data"]["split"] == "test"
     assert result.protocol["data"]["n"] == 2
+
+
+class TestFewSamples:
+    def test_the_run_keeps_it_and_the_whole_test_part_is_measured(self, world_run, folder, tmp_path):
+        asked = {"train_samples": 10}
+        finetune(settings(world_run, folder, tmp_path / "run", data_options=asked))
+        assert load_config(tmp_path / "run").data_options == asked
+        (result,) = benchmark(
+            BenchmarkConfig(
+                tmp_path / "run", data=str(folder), data_format="image_folder", data_options=asked, samples=0,
+                device="cpu",
+            )
+        )  # fmt: skip
+        assert result.protocol["data"]["n"] == len(ImageFolder(folder, "test"))
+
+    def test_the_length_is_that_of_the_few(self):
+        config = FinetuneConfig(
+            TASK, "numbers", "run", data_format="tests.data.toy_dataset:Numbers", batch_size=10,
+            data_options={"n": 50_000, "train_samples": 900},
+        )  # fmt: skip
+        assert train_config(config, TrainConfig(), []).steps == 900
+
+    def test_ten_held_out_samples_stop_it_where_it_only_learns_by_heart(self, world_run, tmp_path):
+        """Labels are chance, so that what is learned of a hundred of them says nothing of ten others."""
+        config = settings(
+            world_run, "coins", tmp_path / "run", data_format="tests.test_finetune:Coins",
+            data_options={"train_samples": 100}, steps=200, batch_size=20, validations=10, learning_rate=0.01,
+            validation_samples=64, patience=2,
+        )  # fmt: skip
+        finetune(config)
+        lines = [json.loads(line) for line in (config.out / "metrics.jsonl").read_text().splitlines()]
+        bits = {
+            line["step"]: line["tasks"][TASK]["bits_per_frame"]
+            for line in lines
+            if line["kind"] == "validation"
+        }
+        best = min(bits, key=lambda step: bits[step])
+        assert max(bits) < 200, "stopped early"
+        assert sorted(bits)[-3] == best, "after two validations that were no better"
+        assert json.loads((config.out / "model/manifest.json").read_text())["step"] == best
 
 
 class TestSettings:

@@ -44,7 +44,7 @@ def check(config: CheckConfig) -> int:
     if task:
         task = with_classes(task, first, config)
     print(f"{config.data}: {format}, {task.name if task else 'no task'} at {config.size_px} px")
-    for topic, words in type(first).protocol.items():
+    for topic, words in first.protocol.items():
         print(f"  {topic + ' (protocol)':<22} {words}")
     print("  " + ", ".join(f"{split} {len(splits[split])}" for split in SPLITS if split in splits))
     for split, reason in absent.items():

@@ -20,7 +20,8 @@ class FinetuneConfig:
         from_: a run folder, a folder of weights, or the name of weights that come with the package, to start
             from.
         data_format: the format of the data (docs/data.md lists them); guessed from the folder if not given.
-        data_options: further settings of the format, such as the columns of a table.
+        data_options: further settings of the format, such as the columns of a table; of any format
+            train_samples, to learn from so many samples out of all.
         out: the run folder; runs/TASK if not given. It must not exist yet.
         task_settings: fields of the task that differ from the registered ones; class names come from the
             data.

@@ -111,7 +111,7 @@ def test_opening_gives_the_split_the_options_and_the_tasks_clip():
 def test_options_that_the_format_does_not_have_are_refused():
     with pytest.raises(ConfigError, match="has no option 'size'") as caught:
         open_dataset("x", "test", format=TOY, options={"size": 3})
-    assert caught.value.expected == "one of n, bad"
+    assert caught.value.expected == "one of n, bad, train_samples"
     for name in ("root", "split", "clip"):  # these are no options
         with pytest.raises(ConfigError, match="has no option"):
             open_dataset("x", "test", format=TOY, options={name: "y"})

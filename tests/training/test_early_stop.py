@@ -26,6 +26,13 @@ class TestBest:
         assert best.over
         assert (best.step, best.bits) == (2, 4.0)
 
+    def test_weights_that_were_validated_before_try_no_patience(self):
+        best = Best(["a"], 2)
+        assert [best.note(step, {"a": 4.0}) for step in (1, 2, 2, 2)] == [True, False, False, False]
+        assert not best.over
+        best.note(3, {"a": 4.0})
+        assert best.over
+
     def test_without_patience_it_is_never_over(self):
         best = Best(["a"], 0)
         noted(best, *map(float, range(10)))

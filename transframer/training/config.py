@@ -38,7 +38,8 @@ class TrainConfig:
         data: a data set's folder, or an id on the Hugging Face hub, for the tasks in `data_tasks`; the other
             tasks, and all where no data are given, learn from the procedural world.
         data_format: the format of the data (docs/data.md lists them); guessed from the folder if not given.
-        data_options: further settings of the format, such as the columns of a table.
+        data_options: further settings of the format, such as the columns of a table; of any format
+            train_samples, to learn from so many samples out of all.
         data_tasks: the tasks that learn from the data; empty for all.
         task_settings: by task, the fields that differ from the registered ones. Class names come from the
             data where these know them.

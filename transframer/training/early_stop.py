@@ -20,9 +20,17 @@ class Best:
         self.step: int | None = None
         self.bits = float("inf")
         self.waited = 0
+        self.noted: int | None = None
 
     def note(self, step: int, bits_per_frame: Mapping[str, float]) -> bool:
-        """Takes a validation in, and says whether it is the best one."""
+        """Takes a validation in, and says whether it is the best one.
+
+        Of one step only the first counts: where validating takes longer than training from one to the next,
+        several meet the same weights, which says nothing about whether the run still gains.
+        """
+        if step == self.noted:
+            return False
+        self.noted = step
         bits = statistics.fmean(bits_per_frame[name] for name in self.tasks)
         if bits < self.bits:
             self.step, self.bits, self.waited = step, bits, 0
@@ -43,7 +51,7 @@ class Best:
 
     def state(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
-        return {"step": self.step, "bits": self.bits, "waited": self.waited}
+        return {"step": self.step, "bits": self.bits, "waited": self.waited, "noted": self.noted}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`."""
