@@ -13,6 +13,7 @@ import torch
 from transframer.benchmarks.cache import ResultCache, write_text
 from transframer.benchmarks.config import BenchmarkConfig
 from transframer.benchmarks.measure import measure
+from transframer.benchmarks.picture_grid import picture_grid
 from transframer.benchmarks.protocol import digest, stamp, weights_hash
 from transframer.benchmarks.report import html_report
 from transframer.benchmarks.results import TaskResult
@@ -21,6 +22,7 @@ from transframer.benchmarks.sources import Source, material_for, source_for
 from transframer.benchmarks.specialists import specialist_of, specialist_seconds
 from transframer.benchmarks.tables import interval, markdown, metric_name, number, print_table
 from transframer.benchmarks.video_distance import VideoFeatures
+from transframer.data.formats.images import save_png
 from transframer.errors import unknown_name
 from transframer.predictor import FramePredictor
 from transframer.registry import task_names
@@ -33,7 +35,7 @@ from transframer.weights import located
 
 
 def benchmark(config: BenchmarkConfig) -> list[TaskResult]:
-    """Benchmarks a run, prints the table and writes results.json, results.md and report.html.
+    """Benchmarks a run, prints the table and writes results.json, results.md, report.html and pictures.png.
 
     Raises:
         TransframerError: as of `benchmark_run`; no room to write.
@@ -130,7 +132,7 @@ def benchmark_tasks(
 
 
 def write_results(config: BenchmarkConfig, results: Sequence[TaskResult]) -> None:
-    """Writes results.json, results.md and report.html, each whole or not at all.
+    """Writes results.json, results.md, report.html and pictures.png, each whole or not at all.
 
     Raises:
         DataError: a file cannot be written.
@@ -139,3 +141,4 @@ def write_results(config: BenchmarkConfig, results: Sequence[TaskResult]) -> Non
     write_text(config.folder / "results.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
     write_text(config.folder / "results.md", markdown(results, config.command))
     write_text(config.folder / "report.html", html_report(results, config.command, located(config.run)))
+    save_png(config.folder / "pictures.png", picture_grid(results))

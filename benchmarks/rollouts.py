@@ -1,9 +1,10 @@
 """How far drawn videos drift from the true ones, by steps after the prompt.
 
 Of each video a prompt is given, as many frames as the task's own clips have unless told otherwise, and the
-rest is drawn frame by frame (`transframer.rollout`). A sample is one of many futures, so that PSNR and SSIM fall even
-for a perfect model wherever the future is open; sharpness, which asks for no particular future, tells blur and
-noise apart from that: below 1 frames wash out, above 1 they gather edges or noise that the true ones lack.
+rest is drawn frame by frame (`transframer.rollout`). A sample is one of many futures, so that PSNR and SSIM
+fall even for a perfect model wherever the future is open; sharpness, which asks for no particular future,
+tells blur and noise apart from that: below 1 frames wash out, above 1 they gather edges or noise that the
+true ones lack.
 """
 
 from __future__ import annotations

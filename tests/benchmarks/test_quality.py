@@ -8,6 +8,7 @@ import torch
 
 from transframer.benchmarks.config import BenchmarkConfig
 from transframer.benchmarks.quality import benchmark, write_results
+from transframer.data.formats.images import load_image
 from transframer.errors import CheckpointError, ConfigError, DataError, TransframerError, UnknownNameError
 from transframer.training.config import TrainConfig
 
@@ -190,6 +191,7 @@ def test_results_are_written_as_json_markdown_and_html(toy_benchmark, toy_config
     assert "pictures" not in record["results"][0]
     assert (config.folder / "results.md").read_text().startswith("# Benchmark")
     assert (config.folder / "report.html").read_text().startswith("<!doctype html>")
+    assert load_image(config.folder / "pictures.png").shape[0] == 3
 
 
 @pytest.mark.parametrize(
