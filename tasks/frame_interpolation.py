@@ -38,7 +38,7 @@ class FrameInterpolation(ImageTask):
     sample_type: ClassVar[type] = InterpolationSample
     context_images: ClassVar[tuple[int, int]] = (2, 2)
     round_trip_bound: ClassVar[float] = 22.0
-    estimate: ClassVar[Literal["mode", "median"]] = "median"
+    estimate: ClassVar[Literal["mode", "median", "mean"]] = "mean"
     clip: Clip = field(default=Clip(frames=5, context=((0, 4),), target=(1, 2, 3), step_s=0.1))
     quality: int = 9
 

@@ -63,7 +63,7 @@ class OpticalFlow(Task[Tensor, FlowScore]):
     headline: ClassVar[Metric] = Metric("epe", higher_is_better=False, unit="px")
     context_images: ClassVar[tuple[int, int]] = (2, 2)
     round_trip_bound: ClassVar[float] = 0.5
-    estimate: ClassVar[Literal["mode", "median"]] = "median"
+    estimate: ClassVar[Literal["mode", "median", "mean"]] = "mean"
     uncertainty_metric: ClassVar[Metric] = Metric("standard deviation of flow", False, "px")
     error_metric: ClassVar[Metric] = Metric("end-point error", False, "px")
     clip: Clip = field(default=Clip(frames=2, context=((0, 1),)))

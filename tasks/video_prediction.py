@@ -43,7 +43,7 @@ class VideoPrediction(ImageTask):
     sample_type: ClassVar[type] = VideoSample
     context_images: ClassVar[tuple[int, int]] = (1, 32)
     round_trip_bound: ClassVar[float] = 22.0
-    estimate: ClassVar[Literal["mode", "median"]] = "median"
+    estimate: ClassVar[Literal["mode", "median", "mean"]] = "mean"
     clip: Clip = field(
         default=Clip(
             frames=6,

@@ -40,7 +40,7 @@ class ViewSynthesis(ImageTask):
     sample_type: ClassVar[type] = ViewSample
     context_images: ClassVar[tuple[int, int]] = (1, 3)
     round_trip_bound: ClassVar[float] = 22.5
-    estimate: ClassVar[Literal["mode", "median"]] = "median"
+    estimate: ClassVar[Literal["mode", "median", "mean"]] = "mean"
     clip: Clip = field(
         default=Clip(frames=4, context=((0,), (0, 1), (0, 1, 2)), target=(3,), step_s=0.5, static=True)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transframer.codec import round_trips, token_count
 from transframer.frames import Episode, Frame
 
-Estimate = Literal["mode", "median"]
+Estimate = Literal["mode", "median", "mean"]
+ESTIMATES: tuple[Estimate, ...] = get_args(Estimate)
 Likelihood = Literal["exact", "bound"]
 
 

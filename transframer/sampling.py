@@ -15,7 +15,7 @@ from transframer.frames import Episode
 from transframer.models.choosing import Choice, ChunkDecoder, stops
 from transframer.models.compiled import CompiledChunk, CompiledDecoder
 from transframer.models.decoder import STOP
-from transframer.predictor import Estimate, Samples
+from transframer.predictor import ESTIMATES, Estimate, Samples
 
 if TYPE_CHECKING:
     from transframer.models.transframer import Transframer
@@ -29,17 +29,19 @@ class Sampler:
     one sign has half of the probability. Where many coefficients are possible and none is likely, the mode
     still codes one (some event is likelier than the stop) and so adds noise; the median leaves them zero. So
     the mode suits frames that hold a decision (the lit cell of a class), the median frames that hold a field
-    (depth, flow, colour).
+    (depth). "mean" takes the mean of each coefficient instead, rounded, where it is coded with a probability
+    of 0.3 or more, else zero: where it is uncertain which way something moves, the median is no motion, and
+    the mean, which minimises the squared error, half of each.
 
     Args:
         model: the Transframer to draw from.
         temperature: 0 is an estimate.
-        estimate: "mode" or "median", used at temperature 0.
+        estimate: "mode", "median" or "mean", used at temperature 0.
         top_p: nucleus sampling; 1 keeps every legal event.
         generator: on any device; required to reproduce a draw, unused when greedy.
         proposals: events that the draft proposes and the decoders check in one pass, at the same
             distribution (see `transframer.models.speculation_kernels`); 0 draws them one by one. Needs a
-            model with a draft, kernels, and another estimate than the median.
+            model with a draft, kernels, and the mode as estimate.
         compiled: false decodes in PyTorch where kernels could (see `transframer.models.compiled`).
         cached: false recomputes every event from the start of its chunk, in PyTorch; for tests.
 
@@ -63,18 +65,18 @@ class Sampler:
             raise ConfigError(f"temperature {temperature}", field="temperature", expected="0 or more")
         if not 0 < top_p <= 1:
             raise ConfigError(f"top_p {top_p}", field="top_p", expected="above 0, at most 1")
-        if estimate not in ("mode", "median"):
-            raise ConfigError(f"estimate {estimate!r}", field="estimate", expected="mode or median")
+        if estimate not in ESTIMATES:
+            raise ConfigError(f"estimate {estimate!r}", field="estimate", expected=", ".join(ESTIMATES))
         self.model, self.generator, self.cached = model, generator, cached
-        self.choice = Choice(temperature, top_p, temperature == 0 and estimate == "median", proposals)
+        self.choice = Choice(temperature, top_p, estimate, proposals)
         self.compiled = compiled and cached and CompiledDecoder.available(model.decoder)
         self.passes = 0  # of the decoders over a sample, in speculation
-        able = self.compiled and not self.choice.median and model.draft is not None
+        able = self.compiled and not self.choice.by_coefficient and model.draft is not None
         if proposals < 0 or (proposals and not able):
             raise ConfigError(
                 f"{proposals} proposals per pass",
                 field="proposals",
-                expected="0, unless the model has a draft, runs as kernels and does not estimate medians",
+                expected="0, unless the model has a draft, runs as kernels and decides event by event",
             )
 
     @torch.no_grad()

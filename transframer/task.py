@@ -84,7 +84,8 @@ class Task(abc.ABC, Generic[Prediction, Score]):
         round_trip_bound: the worst headline value of the true target after coding and decoding, at the
             task's own settings, over samples of the world.
         estimate: which point estimate of the predicted frame suits the headline: "mode" for a frame that
-            holds a decision (a lit cell), "median" for one that holds a field (depth, colour); see
+            holds a decision (a lit cell), "median" for one that holds a field (depth), "mean" for one that
+            is judged by squared error or whose parts may go either way (colour, motion); see
             `transframer.sampling.Sampler`.
         uncertainty_metric: the name and unit of what `uncertainty` gives.
         error_metric: the name and unit of what `pixel_error` gives.
@@ -96,7 +97,7 @@ class Task(abc.ABC, Generic[Prediction, Score]):
     headline: ClassVar[Metric]
     context_images: ClassVar[tuple[int, int]] = (1, 1)
     round_trip_bound: ClassVar[float]
-    estimate: ClassVar[Literal["mode", "median"]] = "mode"
+    estimate: ClassVar[Literal["mode", "median", "mean"]] = "mode"
     uncertainty_metric: ClassVar[Metric] = Metric("uncertainty", higher_is_better=False)
     error_metric: ClassVar[Metric] = Metric("error", higher_is_better=False)
     clip: Clip = field(default_factory=Clip)

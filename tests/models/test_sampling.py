@@ -29,8 +29,13 @@ def lengthen(model):
     return model
 
 
-WAYS = ["mode", "median", "sampled"]
-DRAWS = [{"temperature": 0.0}, {"temperature": 0.0, "estimate": "median"}, {"temperature": 1.0}]
+WAYS = ["mode", "median", "mean", "sampled"]
+DRAWS = [
+    {"temperature": 0.0},
+    {"temperature": 0.0, "estimate": "median"},
+    {"temperature": 0.0, "estimate": "mean"},
+    {"temperature": 1.0},
+]
 
 
 @pytest.mark.parametrize("how", DRAWS, ids=WAYS)
@@ -40,7 +45,7 @@ def test_cached_and_uncached_draws_are_equal(model, episodes, how):
         Sampler(model, generator=generator(), compiled=False, cached=cached, **how).tokens(episodes)
         for cached in (True, False)
     ]
-    if how != DRAWS[1]:  # the median of a model that knows nothing codes little
+    if "estimate" not in how:  # the median and mean of a model that knows nothing code little
         assert int(draws[0][0].length.max()) > CONFIG.chunk_events, "several chunks"
     for cached, uncached in zip(draws[0][0], draws[1][0], strict=True):
         assert torch.equal(cached, uncached)
@@ -139,8 +144,9 @@ def test_pick_follows_its_distribution():
     assert (sharp - (logits[0] * 2).softmax(0)).abs().max() < 0.015
 
 
-def test_the_median_of_a_coefficient_is_coded_if_it_is_not_zero(any_model, monkeypatch):
-    """Hand-made probabilities: the first event against medians worked out over all pairs one by one."""
+@pytest.mark.parametrize("estimate", ["median", "mean"])
+def test_the_estimate_of_a_coefficient_is_coded_if_it_is_not_zero(any_model, monkeypatch, estimate):
+    """Hand-made probabilities: the first event against estimates worked out over all pairs one by one."""
     e = episode(1)
     legal = legal_mask((4, 4), "4:2:0")
     values = torch.arange(-CONFIG.max_value, CONFIG.max_value + 1)
@@ -162,9 +168,12 @@ def test_the_median_of_a_coefficient_is_coded_if_it_is_not_zero(any_model, monke
                 joint = float(p_channel[c] * p_position[p])
                 hazard = joint / none_before
                 distribution = hazard * p_value + (1 - hazard) * (values == 0)
-                median = int(values[(distribution.cumsum(0) >= 0.5).nonzero()[0]])
-                if median != 0 and expected[0] == 192:
-                    expected = (c, p, median)
+                if estimate == "median":
+                    best = int(values[(distribution.cumsum(0) >= 0.5).nonzero()[0]])
+                else:
+                    best = round(float((distribution * values).sum())) if hazard >= 0.3 else 0
+                if best != 0 and expected[0] == 192:
+                    expected = (c, p, best)
                 none_before = max(none_before - joint, 1e-9)
         decoder = type(any_model.decoder)
         with monkeypatch.context() as patch:
@@ -179,7 +188,7 @@ def test_the_median_of_a_coefficient_is_coded_if_it_is_not_zero(any_model, monke
             patch.setattr(
                 decoder, "value_logits", lambda self, state, channel, *a, x=value_logits: x[channel]
             )
-            assert draw_first(Sampler(any_model, temperature=0.0, estimate="median"), e) == expected
+            assert draw_first(Sampler(any_model, temperature=0.0, estimate=estimate), e) == expected
         coded.append(expected[0] < 192)
     assert 5 < sum(coded) < 35, "both answers must occur"
 
@@ -196,7 +205,7 @@ def draw_first(sampler, e):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.1}, {"estimate": "mean"}]
+    "settings", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.1}, {"estimate": "average"}]
 )
 def test_settings_out_of_range(any_model, settings):
     with pytest.raises((ConfigError, TypeCheckError)):  # the checker of the tests refuses the estimate first

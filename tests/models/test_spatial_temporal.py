@@ -180,7 +180,7 @@ def test_samples_have_seeds_and_shapes(model):
     assert torch.equal(pixels(one), pixels(again))
     assert not torch.equal(pixels(one), pixels(other))
     assert not torch.equal(pixels(one)[0], pixels(one)[1])
-    for estimate in ("mode", "median"):
+    for estimate in ("mode", "median", "mean"):
         still = model.sample(episodes, samples_per_query=2, temperature=0.0, estimate=estimate)
         assert torch.equal(pixels(still)[0], pixels(still)[1])
 

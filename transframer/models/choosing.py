@@ -10,6 +10,11 @@ from torch import Tensor
 
 from transframer.models.attention import KeyValueCache
 from transframer.models.decoder import STOP, Context, TripleDecoder
+from transframer.predictor import Estimate
+
+# Below 1/2 a median is zero. A mean need not be, but looking at all coefficients takes too long: from 0.15 on
+# instead gave at most .002 dB more, and less on video, in nearly twice the time (docs/log.md).
+LEAST: dict[str, float] = {"mode": 0.0, "median": 0.5, "mean": 0.3}
 
 # Between looks at which samples have stopped, on an accelerator: a look waits for all it was told to do.
 _PATIENCE = 16
@@ -21,8 +26,18 @@ class Choice:
 
     temperature: float = 1.0
     top_p: float = 1.0
-    median: bool = False
+    estimate: Estimate = "mode"
     proposals: int = 0
+
+    @property
+    def by_coefficient(self) -> bool:
+        """Whether each coefficient in order is decided, instead of the next event."""
+        return self.temperature == 0 and self.estimate != "mode"
+
+    @property
+    def least(self) -> float:
+        """How likely to be coded a coefficient must be to be looked at."""
+        return LEAST[self.estimate]
 
     @property
     def uniforms(self) -> int:
@@ -67,9 +82,9 @@ def without_padding(events: Int[Tensor, "3 b n"]) -> Int[Tensor, "3 b m"]:
     return events[:, :, : longest + 1]
 
 
-def first_more_likely_than_not(hazard: Float[Tensor, "b n"]) -> tuple[Int[Tensor, " b"], Bool[Tensor, " b"]]:
-    """The first index of each row whose hazard reaches 1/2, and whether there is one (else 0)."""
-    likely = hazard >= 0.5
+def first_likely(hazard: Float[Tensor, "b n"], least: float) -> tuple[Int[Tensor, " b"], Bool[Tensor, " b"]]:
+    """The first index of each row whose hazard is at least this, and whether there is one (else 0)."""
+    likely = hazard >= least
     return likely.to(torch.uint8).argmax(-1), likely.any(-1)
 
 
@@ -155,8 +170,8 @@ class ChunkDecoder:
         decoder, context = self.decoder, self.context
         state = self._run(0, self.next_input)
         logits = decoder.channel_logits(state, context, self.last_channel, self.last_position)
-        if self.choice.median:
-            channel, position, index, position_logits, value_logits = self._median_event(state, logits[:, 0])
+        if self.choice.by_coefficient:
+            channel, position, index, position_logits, value_logits = self._coefficient(state, logits[:, 0])
         else:
             channel = self._pick(logits, uniform[:, 0])
             state, position_logits = self._after_channel(state, channel)
@@ -211,14 +226,15 @@ class ChunkDecoder:
     def _pick(self, logits: Float[Tensor, "b 1 n"], uniform: Float[Tensor, " b"]) -> Int[Tensor, "b 1"]:
         return pick(logits[:, 0], self.choice.temperature, self.choice.top_p, uniform)[:, None]
 
-    def _median_event(self, state: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The first coefficient in order whose median is not zero, given that those before it are zero.
+    def _coefficient(self, state: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The first coefficient in order whose estimate is not zero, given that those before it are zero.
 
         A pair's hazard is p(next is this pair) / p(next is not before it), the probability that its
         coefficient is not zero. That of any pair of a channel is at most the channel's own, so that only
-        channels whose hazard reaches 1/2 need their positions looked at, and only pairs whose hazard does
-        their values: the median is not zero where one sign has half of the probability.
+        channels whose hazard reaches the least one need their positions looked at, and only pairs whose
+        hazard does their values. The median is not zero where one sign has half of the probability.
         """
+        least = self.choice.least
         probability = logits.softmax(-1)
         tail = probability.flip(-1).cumsum(-1).flip(-1)
         channel_hazard = probability / tail.clamp(min=1e-20)
@@ -228,23 +244,19 @@ class ChunkDecoder:
         from_channel, from_position = torch.zeros_like(self.last_channel), torch.zeros_like(self.last_channel)
         while True:
             hazard = channel_hazard.masked_fill(channels < from_channel, 0.0)
-            channel = first_more_likely_than_not(hazard)[0][:, None]
+            channel = first_likely(hazard, least)[0][:, None]
             after, position_logits = self._after_channel(state, channel)
             share = channel_hazard.gather(1, channel) * position_logits[:, 0].softmax(-1)
             hazard = share / (1 - share.cumsum(-1) + share).clamp(min=1e-6)
             looked_at = (channel == from_channel) & (cells < from_position)
-            position, likely = (
-                t[:, None] for t in first_more_likely_than_not(hazard.masked_fill(looked_at, 0.0))
-            )
+            position, likely = (t[:, None] for t in first_likely(hazard.masked_fill(looked_at, 0.0), least))
             value_logits = self._after_position(after, channel, position)
             coded = hazard.gather(1, position)
             value = coded * value_logits[:, 0].softmax(-1)  # b v: of this coefficient, zero apart
-            zero = self.decoder.max_value
-            negative = value[:, :zero].sum(-1, keepdim=True) >= 0.5
-            positive = value[:, zero:].sum(-1, keepdim=True) > 0.5
-            below = value.cumsum(-1) + torch.where(negative, 0.0, 1 - coded)
-            index = first_more_likely_than_not(below)[0][:, None]
-            found = (likely & (negative | positive)) | (channel == STOP)
+            index = _mean(value) if self.choice.estimate == "mean" else _median(value, coded)
+            # a stop's value counts for nothing, but must have a probability
+            index = index.where(channel != STOP, self.decoder.max_value + 1)
+            found = (likely & (index != self.decoder.max_value)) | (channel == STOP)
             if bool(found.all()):
                 return channel, position, index, position_logits, value_logits
             from_position = torch.where(found, from_position, torch.where(likely, position + 1, 0))
@@ -258,6 +270,23 @@ class ChunkDecoder:
             cache.length -= 1 if self.cached else 0
         if not self.cached:
             self.inputs[index].pop()
+
+
+def _median(value: Float[Tensor, "b v"], coded: Float[Tensor, "b 1"]) -> Int[Tensor, "b 1"]:
+    """The index of the median of a coefficient, from the probabilities of its values but 0, and of any."""
+    zero = value.shape[1] // 2
+    negative = value[:, :zero].sum(-1, keepdim=True) >= 0.5
+    positive = value[:, zero:].sum(-1, keepdim=True) > 0.5
+    below = value.cumsum(-1) + torch.where(negative, 0.0, 1 - coded)
+    index = first_likely(below, 0.5)[0][:, None]
+    return index.where(negative | positive, zero)
+
+
+def _mean(value: Float[Tensor, "b v"]) -> Int[Tensor, "b 1"]:
+    """The index of the mean of a coefficient, rounded, from the probabilities of its values but 0."""
+    zero = value.shape[1] // 2
+    values = torch.arange(-zero, zero + 1, device=value.device, dtype=value.dtype)
+    return (value * values).sum(-1, keepdim=True).round().long() + zero
 
 
 def _log_prob(logits: Float[Tensor, "b 1 n"], index: Int[Tensor, "b 1"]) -> Float[Tensor, "b 1"]:

@@ -93,10 +93,12 @@ def give(events, heads, layers, scene, memory, state):
 
 
 @lazy_kernel
-def draw(temperature, top_p, median, uniform, heads, layers, scene, memory, state, events, nats):
+def draw(temperature, top_p, least, mean, uniform, heads, layers, scene, memory, state, events, nats):
     """Draws events until every sample has stopped or the room is used up.
 
     Args:
+        least: 0 draws event by event; above it, coefficients are decided in turn that are at least so likely
+            to be coded, by their mean or median.
         uniform: b x n x 3 numbers in [0, 1) that decide the draws, those of an event for its three parts.
         events: b x n x 3, filled with stops; what is drawn is written here.
         nats: b, to which the log-probability of what is drawn is added.
@@ -123,15 +125,15 @@ def draw(temperature, top_p, median, uniform, heads, layers, scene, memory, stat
             last_channel[i], last_position[i] = state.last_channel[own], state.last_position[own]
         run_stack(0, x, n, sample, at, heads, layers, memory, buffers)
         channel_logits(x, n, sample, last_channel, last_position, heads, scene, logits, buffers)
-        if median:
-            median_events(
-                x, n, sample, at, last_channel, last_position, logits, here, values, probability,
+        if least > 0:
+            next_coefficients(
+                least, mean, x, n, sample, at, last_channel, last_position, logits, here, values, probability,
                 heads, layers, scene, memory, state.grid, choices, buffers,
             )  # fmt: skip
         going = 0
         for i in range(n):
             own = sample[i]
-            if not median:
+            if least == 0:
                 choices.channel[i], choices.nats[i] = pick(
                     logits[i], STOP + 1, temperature, top_p, uniform[own, event, 0], probability, buffers
                 )
@@ -147,7 +149,7 @@ def draw(temperature, top_p, median, uniform, heads, layers, scene, memory, stat
         n = going
         if n == 0:
             break
-        if not median:
+        if least == 0:
             for i in range(n):
                 x[i] += heads.channel_vector[choices.channel[i]]
             run_stack(1, x, n, sample, at, heads, layers, memory, buffers)
@@ -189,11 +191,11 @@ def write_event(own, event, c, p, v, gain, events, nats, heads, scene, state):
 
 
 @reordered
-def median_events(
-    x, n, sample, at, last_channel, last_position, logits, here, values, probability,
+def next_coefficients(
+    least, mean, x, n, sample, at, last_channel, last_position, logits, here, values, probability,
     heads, layers, scene, memory, grid, choices, buffers,
 ):  # fmt: skip
-    """The next event of each entry whose median is not zero; see `choosing.ChunkDecoder`.
+    """The next coefficient of each entry whose estimate is not zero; see `choosing.ChunkDecoder`.
 
     Args:
         x: states after the first stack.
@@ -225,7 +227,7 @@ def median_events(
             if not again[i]:
                 continue
             c = from_channel[i]
-            while logits[i, c] < 0.5:
+            while logits[i, c] < least:
                 c += 1
             choices.channel[i], choices.nats[i], from_position[i] = c, channel_nats[i, c], 0
             if c < STOP:
@@ -250,7 +252,7 @@ def median_events(
             if choices.channel[i] == STOP:
                 continue
             p = from_position[i]
-            while p < cells and hazard[i, p] < 0.5:
+            while p < cells and hazard[i, p] < least:
                 p += 1
             again[i] = p == cells
             from_position[i] = p + 1
@@ -271,18 +273,37 @@ def median_events(
             for v in range(values.shape[1]):
                 probability[v] = values[j, v]
             log_sum = softmax(probability, values.shape[1], buffers.bits)
-            negative, positive = F32(0), F32(0)
-            for v in range(zero):
-                negative += hazard[i, p] * probability[v]
-                positive += hazard[i, p] * probability[zero + 1 + v]
-            if negative < 0.5 and positive <= 0.5:
+            v = mean_of(probability, hazard[i, p]) if mean else median_of(probability, hazard[i, p])
+            if v == zero:
                 opened[remaining] = i
                 remaining += 1
                 continue
-            below, v = F32(0) if negative >= 0.5 else F32(1) - hazard[i, p], -1
-            while (below < 0.5 and v + 1 < values.shape[1]) or v < 0:
-                v += 1
-                below += hazard[i, p] * probability[v]
             choices.position[i], choices.value[i] = p, v
             choices.nats[i] += log_share[i, p] + values[j, v] - log_sum
         left = remaining
+
+
+@reordered
+def median_of(probability, coded):
+    """The index of the median of a coefficient that is coded so likely, and then has these values."""
+    zero = len(probability) // 2
+    negative, positive = F32(0), F32(0)
+    for v in range(zero):
+        negative += coded * probability[v]
+        positive += coded * probability[zero + 1 + v]
+    if negative < 0.5 and positive <= 0.5:
+        return zero
+    below, v = F32(0) if negative >= 0.5 else F32(1) - coded, -1
+    while (below < 0.5 and v + 1 < len(probability)) or v < 0:
+        v += 1
+        below += coded * probability[v]
+    return v
+
+
+@reordered
+def mean_of(probability, coded):
+    """The index of its mean, rounded."""
+    zero, total = len(probability) // 2, F32(0)
+    for v in range(zero):
+        total += F32(v + 1) * (probability[zero + 1 + v] - probability[zero - 1 - v])
+    return zero + int(np.rint(coded * total))

@@ -212,8 +212,8 @@ class SpatialTemporal(FramePredictor, Pretrained):
         """Draws all cells of a frame at once.
 
         The temperature scales the latents' standard deviations too. At temperature 0 the latents are at their
-        means; "mode" then takes the likeliest codes, "median", for frames that hold a field, decodes the mean
-        of the vectors that the codes stand for.
+        means; "mode" then takes the likeliest codes, "median" and "mean", for frames that hold a field, decode
+        the mean of the vectors that the codes stand for.
 
         Raises:
             ConfigError: a temperature below 0, top_p outside (0, 1], a memory of another predictor.
@@ -236,7 +236,7 @@ class SpatialTemporal(FramePredictor, Pretrained):
         vectors = books.vectors_of(codes)
         if isinstance(memory, VideoMemory):
             memory.frame = vectors.view(*shape[:3], -1)
-        if temperature == 0 and estimate == "median":
+        if temperature == 0 and estimate != "mode":
             vectors = self.head.expected(flat, latest, codes, books)
         images = self.autoencoder.images_of(vectors.view(*shape[:3], -1)).cpu()
         self.train(training)
