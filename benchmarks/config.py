@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from transframer.errors import ConfigError
-from transframer.sampling_settings import temperature_in_force
+from transframer.sampling_settings import Sampling, sampling_in_force
 from transframer.weights import GENERALIST, home
 
 
@@ -21,7 +21,8 @@ class BenchmarkConfig:
         run: a run folder, a folder of weights, or the name of weights that come with the package.
         tasks: names of tasks; empty for those the run was trained on that the data have labels for.
         samples: held-out samples per task; of a data set a random subset, 0 for all of it.
-        samples_per_query: frames drawn for each sample and combined into one prediction.
+        samples_per_query: frames drawn for each sample and combined into one prediction; by default as many
+            as the task wants: 16 for object_detection, whose boxes have their scores from them, else 1.
         temperature: of sampling, 0 gives the task's point estimate; by default 0 for one sample per query,
             1 for several.
         top_p: nucleus of each categorical distribution that is sampled from, in (0, 1].
@@ -56,7 +57,7 @@ class BenchmarkConfig:
     run: Path = Path(GENERALIST)
     tasks: list[str] = field(default_factory=list)
     samples: int = 64
-    samples_per_query: int = 1
+    samples_per_query: int | None = None
     temperature: float | None = None
     top_p: float = 1.0
     seed: int = 0
@@ -100,7 +101,7 @@ class BenchmarkConfig:
                 next_step="give --rollout-frames too",
             )
         self._check_specialists()
-        _ = self.sampling_temperature  # raises where the settings contradict each other
+        _ = self.sampling()  # raises where the settings contradict each other
 
     def _check_specialists(self) -> None:
         if self.specialists and self.data != "world":
@@ -123,10 +124,9 @@ class BenchmarkConfig:
                 str(self.specialist_minutes), field="specialist_minutes", expected="more than 0 minutes"
             )
 
-    @property
-    def sampling_temperature(self) -> float:
-        """The temperature in force."""
-        return temperature_in_force(self.temperature, self.top_p, self.samples_per_query)
+    def sampling(self, draws: int = 1) -> Sampling:
+        """What is in force for a task that wants so many draws."""
+        return sampling_in_force(self.temperature, self.top_p, self.samples_per_query, draws)
 
     @property
     def rollout_temperature(self) -> float:

@@ -40,12 +40,13 @@ def draw_all(
         TransframerError: a sample that cannot be predicted, naming its index.
     """
     task, episodes = material.task, material.episodes
-    temperature = config.sampling_temperature
+    sampling = config.sampling(task.draws)
+    temperature = sampling.temperature
     # One stream per task, so that a task measured alone draws the same frames as among others.
     seed = int(fingerprint(task.name, config.seed)[:15], 16)
     generator = torch.Generator(device).manual_seed(seed) if temperature > 0 else None
     drawn = Drawn()
-    for batch in batches(len(episodes), max(1, config.batch_size // config.samples_per_query)):
+    for batch in batches(len(episodes), max(1, config.batch_size // sampling.samples_per_query)):
         asked = [episodes[i].without_target() for i in batch]
         if temperature == 0:
             with naming(task, batch, "the posterior"):
@@ -62,7 +63,7 @@ def draw_all(
                     predictor,
                     task,
                     asked,
-                    samples_per_query=config.samples_per_query,
+                    samples_per_query=sampling.samples_per_query,
                     temperature=temperature,
                     top_p=config.top_p,
                     generator=generator,

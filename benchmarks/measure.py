@@ -85,6 +85,7 @@ def measure(
         others["specialist"] = (rival.predictions, rival_scores)
     best, target_tokens = ceiling(task, samples, predictor.round_trips)
     bits = _bits(task, predictor, episodes, config.batch_size)
+    frames_drawn = len(samples) * config.sampling(task.draws).samples_per_query
     name = task.headline.name
     per_sample = [float(task.summarise([score])[name]) for score in scores]
     # In this order, so that the accelerator's peak covers all of it.
@@ -111,9 +112,9 @@ def measure(
         },
         resamples=len(indices),
         bits_per_frame=bootstrap(bits, _mean, indices)["mean"],
-        tokens_per_frame=drawn.tokens / (len(samples) * config.samples_per_query),
+        tokens_per_frame=drawn.tokens / frames_drawn,
         target_tokens_per_frame=float(target_tokens),
-        seconds_per_frame=drawn.seconds / (len(samples) * config.samples_per_query),
+        seconds_per_frame=drawn.seconds / frames_drawn,
         per_sample=per_sample,
         definitions=_definitions(task),
         protocol=protocol,

@@ -81,6 +81,7 @@ def stamp(
     """
     task, samples, episodes = material.task, material.samples, material.episodes
     codecs = {str(dataclasses.astuple(e.query.codec)): dataclasses.asdict(e.query.codec) for e in episodes}
+    sampling = config.sampling(task.draws)
     source_file = inspect.getsourcefile(type(task))
     record: dict[str, Any] = {
         "task": task.name,
@@ -100,10 +101,10 @@ def stamp(
         },
         "codec": [codecs[key] for key in sorted(codecs)],
         "sampling": {
-            "temperature": config.sampling_temperature,
+            "temperature": sampling.temperature,
             "top_p": config.top_p,
             "estimate": task.estimate,
-            "samples_per_query": config.samples_per_query,
+            "samples_per_query": sampling.samples_per_query,
             "batch_size": config.batch_size,
             "seed": config.seed,
         },

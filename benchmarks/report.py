@@ -57,18 +57,13 @@ def _header(results: Sequence[TaskResult], name: str) -> str:
     first = results[0].protocol
     memory = max(result.peak_memory_bytes for result in results) / 2**30
     accelerator = max(result.peak_accelerator_bytes for result in results) / 2**30
-    sampling = first["sampling"]
-    temperature = sampling["temperature"]
     bound = any(result.likelihood == "bound" for result in results)
-    how = f"temperature {temperature:g}" if temperature else "each task's point estimate"
-    if sampling["top_p"] < 1 and temperature > 0:
-        how += f", top-p {sampling['top_p']:g}"
     facts = {
         "Model": f"{first['model']['parameters']:,} parameters",
         "Data": f"{first['data']['source']}, {first['data']['split']} split",
         "Frames": f"{first['data']['size_px']} x {first['data']['size_px']} px",
         "Samples per task": ", ".join(map(str, sorted({len(result.per_sample) for result in results}))),
-        "Sampling": f"{how}, {sampling['samples_per_query']} per query",
+        "Sampling": _sampling(results),
         "Likelihood": "lower bound: bits/frame are at most" if bound else "exact",
         "Device": first["machine"]["device"],
         "Peak memory": f"{memory:.2f} GiB" + (f", GPU {accelerator:.2f} GiB" if accelerator else ""),
@@ -81,6 +76,22 @@ def _header(results: Sequence[TaskResult], name: str) -> str:
         f'<p class="lead">{text(summary(results))}</p><dl class="facts">{listed}</dl>'
         f'<nav>{links}<a href="#training">Training</a><a href="#protocol">Protocol</a></nav></header>'
     )
+
+
+def _sampling(results: Sequence[TaskResult]) -> str:
+    """How frames were drawn: in one phrase where all tasks agree, else with the tasks of each."""
+    tasks: dict[str, list[str]] = {}
+    for result in results:
+        settings = result.protocol["sampling"]
+        count, temperature, top_p = (settings[key] for key in ("samples_per_query", "temperature", "top_p"))
+        how = f"temperature {temperature:g}" if temperature else "each task's point estimate"
+        how += f", top-p {top_p:g}" if top_p < 1 and temperature > 0 else ""
+        tasks.setdefault(f"{how}, {count} per query", []).append(result.task)
+    if len(tasks) == 1:
+        return next(iter(tasks))
+    usual = max(tasks, key=lambda how: len(tasks[how]))
+    others = (f"{', '.join(names)}: {how}" for how, names in tasks.items() if how != usual)
+    return "; ".join([usual, *others])
 
 
 def _numbers(results: Sequence[TaskResult], command: str) -> str:

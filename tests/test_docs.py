@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from transframer import cli
@@ -18,7 +17,7 @@ from transframer.finetune_config import FinetuneConfig
 from transframer.models.presets import TransframerConfig
 from transframer.models.transframer import Transframer
 from transframer.registry import task_names
-from transframer.training.checkpoint import save_model
+from transframer.training.checkpoint import save_model, stored_config
 from transframer.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -122,15 +121,14 @@ def test_links_lead_somewhere(document):
         assert target.startswith("https://") or (document.parent / target).exists(), target
 
 
-def test_readme_lists_every_task_and_what_became_of_those_of_the_demo():
+def test_readme_lists_every_task_and_what_the_generalist_makes_of_its_own():
     tasks, results = (
         re.findall(r"^\| (\w+) \|", part, re.M)
-        for part in (ROOT / "README.md").read_text().split("## What ten minutes give")
+        for part in (ROOT / "README.md").read_text().split("## What the generalist gives")
     )
     known = set(task_names())
     assert sorted(known.intersection(tasks)) == sorted(known)
-    trained = yaml.safe_load((ROOT / "recipes/cpu.yaml").read_text())["tasks"]
-    assert sorted(known.intersection(results)) == sorted(trained)
+    assert sorted(known.intersection(results)) == sorted(stored_config("generalist").tasks)
 
 
 def test_data_page_lists_every_format():

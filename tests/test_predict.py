@@ -109,6 +109,15 @@ def test_a_class_is_answered_by_its_exact_posterior_without_drawing():
     assert [len(rows) for rows in knower.asked] == [2], "samples are drawn where samples are asked for"
 
 
+def test_boxes_have_their_scores_from_the_draws_that_the_task_wants():
+    task, image = get_task("object_detection"), torch.full((3, 64, 64), 128, dtype=torch.uint8)
+    echo = Echo()
+    predict(echo, task, [image])
+    predict(echo, task, [image], temperature=0.0)
+    predict(echo, task, [image], samples_per_query=3)
+    assert [len(rows) for rows in echo.asked] == [16, 1, 3]
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
 @pytest.mark.parametrize(("width", "height"), [(90, 60), (61, 200), (500, 31), (1, 1)])
 def test_outputs_cover_the_whole_image_at_its_own_size(tmp_path, echo, suffix, width, height):

@@ -40,7 +40,7 @@ def test_names_and_paths(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", names())
 def test_they_are_small_and_say_what_they_are(name):
     files = {path.name: path for path in (FOLDER / name).iterdir()}
-    assert set(files) == {"README.md", "config.json", "config.yaml", "model.safetensors"}
+    assert set(files) == {"README.md", "config.json", "config.yaml", "model.safetensors", "spent.json"}
     assert sum(path.stat().st_size for path in files.values()) < 25e6
     card = files["README.md"].read_text()
     for heading in ("## Data", "## Training", "## Figures", "## Limits", "## Licence"):

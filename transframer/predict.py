@@ -20,6 +20,7 @@ from transframer.predict_config import PredictConfig
 from transframer.predictor import FramePredictor
 from transframer.progressive import contact_sheet, progressive_steps
 from transframer.queries import Query, read_queries, sample_of
+from transframer.sampling_settings import sampling_in_force
 from transframer.task import Sample, Task
 from transframer.task_settings import configured_task
 from transframer.tasks.drawing import heat
@@ -33,8 +34,8 @@ def predict(
     images: Sequence[UInt8[Tensor, "3 h w"]],
     *,
     size_px: int = 64,
-    samples_per_query: int = 1,
-    temperature: float = 0.0,
+    samples_per_query: int | None = None,
+    temperature: float | None = None,
     top_p: float = 1.0,
     seed: int = 0,
     **annotations: Any,
@@ -44,8 +45,10 @@ def predict(
     Args:
         images: the context images, 0-255, of any size but all the same (`load_image` reads them).
         size_px: height and width of the frames the model sees, a multiple of 16.
-        samples_per_query: frames drawn and combined into one prediction.
-        temperature: of sampling, 0 gives the task's point estimate.
+        samples_per_query: frames drawn and combined into one prediction; as many as the task wants if not
+            given (`Task.draws`).
+        temperature: of sampling, 0 gives the task's point estimate; by default 0 for one sample per query, 1
+            for several.
         top_p: nucleus of each categorical distribution that is sampled from, in (0, 1].
         seed: of sampling.
         annotations: further fields of the task's sample (`times`, `query_time`, `cameras`,
@@ -59,12 +62,12 @@ def predict(
             does not know.
     """
     sample = sample_of(task, images, size_px, annotations)
+    sampling = sampling_in_force(temperature, top_p, samples_per_query, task.draws)
     return predict_samples(
         predictor,
         task,
         [sample],
-        samples_per_query=samples_per_query,
-        temperature=temperature,
+        **sampling._asdict(),
         top_p=top_p,
         generator=torch.Generator().manual_seed(seed),
     )[0]
@@ -104,7 +107,8 @@ def predict_files(config: PredictConfig) -> list[Path]:
     predictor.to(device)
     Path(config.out).mkdir(parents=True, exist_ok=True)
     generator = torch.Generator(device).manual_seed(config.seed)
-    together = max(1, config.batch_size // config.samples_per_query)
+    sampling = config.sampling(task.draws)
+    together = max(1, config.batch_size // sampling.samples_per_query)
     written = []
     for start in range(0, len(queries), together):
         batch = queries[start : start + together]
@@ -112,8 +116,7 @@ def predict_files(config: PredictConfig) -> list[Path]:
             predictor,
             task,
             [query.sample for query in batch],
-            samples_per_query=config.samples_per_query,
-            temperature=config.sampling_temperature,
+            **sampling._asdict(),
             top_p=config.top_p,
             generator=generator,
             batch_size=config.batch_size,
@@ -132,7 +135,7 @@ def predict_files(config: PredictConfig) -> list[Path]:
 
 
 def _check_progressive(config: PredictConfig, task: Task, queries: Sequence[Query]) -> None:
-    if config.sampling_temperature == 0 and all(
+    if config.sampling(task.draws).temperature == 0 and all(
         task.candidates(task.format(query.sample)) for query in queries
     ):
         raise ConfigError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from transframer.errors import ConfigError
-from transframer.sampling_settings import temperature_in_force
+from transframer.sampling_settings import Sampling, sampling_in_force
 from transframer.weights import GENERALIST
 
 
@@ -19,7 +19,8 @@ class PredictConfig:
         task: the task's registered name.
         out: the folder for the predictions; made if missing.
         run: a run folder, a folder of weights, or the name of weights that come with the package.
-        samples_per_query: frames drawn for each query and combined into one prediction.
+        samples_per_query: frames drawn for each query and combined into one prediction; by default as many as
+            the task wants: 16 for object_detection, whose boxes have their scores from them, else 1.
         temperature: of sampling, 0 gives the task's point estimate; by default 0 for one sample per query,
             1 for several.
         top_p: nucleus of each categorical distribution that is sampled from, in (0, 1].
@@ -37,7 +38,7 @@ class PredictConfig:
     task: str
     out: str
     run: str = GENERALIST
-    samples_per_query: int = 1
+    samples_per_query: int | None = None
     temperature: float | None = None
     top_p: float = 1.0
     seed: int = 0
@@ -54,9 +55,8 @@ class PredictConfig:
             raise ConfigError(str(self.batch_size), field="batch_size", expected="at least 1")
         if self.size_px is not None and (self.size_px < 16 or self.size_px % 16):
             raise ConfigError(str(self.size_px), field="size_px", expected="a multiple of 16")
-        _ = self.sampling_temperature  # raises where the settings contradict each other
+        _ = self.sampling()  # raises where the settings contradict each other
 
-    @property
-    def sampling_temperature(self) -> float:
-        """The temperature in force."""
-        return temperature_in_force(self.temperature, self.top_p, self.samples_per_query)
+    def sampling(self, draws: int = 1) -> Sampling:
+        """What is in force for a task that wants so many draws."""
+        return sampling_in_force(self.temperature, self.top_p, self.samples_per_query, draws)

@@ -2,7 +2,38 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from transframer.errors import ConfigError
+
+
+class Sampling(NamedTuple):
+    """How many frames are drawn for a query, and at which temperature."""
+
+    samples_per_query: int
+    temperature: float
+
+
+def sampling_in_force(
+    temperature: float | None, top_p: float, samples_per_query: int | None, draws: int
+) -> Sampling:
+    """What is asked for; where nothing is, as many draws as the task wants, and one at temperature 0.
+
+    Args:
+        draws: of the task, see `Task.draws`.
+
+    Raises:
+        ConfigError: as of `temperature_in_force`.
+
+    >>> sampling_in_force(None, 1.0, None, 16)
+    Sampling(samples_per_query=16, temperature=1.0)
+    >>> sampling_in_force(0.0, 1.0, None, 16)
+    Sampling(samples_per_query=1, temperature=0.0)
+    """
+    count = samples_per_query
+    if count is None:
+        count = 1 if temperature == 0 else draws
+    return Sampling(count, temperature_in_force(temperature, top_p, count))
 
 
 def temperature_in_force(temperature: float | None, top_p: float, samples_per_query: int) -> float:

@@ -87,6 +87,9 @@ class Task(abc.ABC, Generic[Prediction, Score]):
             holds a decision (a lit cell), "median" for one that holds a field (depth), "mean" for one that
             is judged by squared error or whose parts may go either way (colour, motion); see
             `transframer.sampling.Sampler`.
+        draws: how many frames are drawn at temperature 1 and combined into one prediction where nothing else
+            is asked for: more than one for a task whose estimate lacks what the headline judges, such as the
+            scores of boxes.
         uncertainty_metric: the name and unit of what `uncertainty` gives.
         error_metric: the name and unit of what `pixel_error` gives.
         clip: what the task asks of the world.
@@ -98,6 +101,7 @@ class Task(abc.ABC, Generic[Prediction, Score]):
     context_images: ClassVar[tuple[int, int]] = (1, 1)
     round_trip_bound: ClassVar[float]
     estimate: ClassVar[Literal["mode", "median", "mean"]] = "mode"
+    draws: ClassVar[int] = 1
     uncertainty_metric: ClassVar[Metric] = Metric("uncertainty", higher_is_better=False)
     error_metric: ClassVar[Metric] = Metric("error", higher_is_better=False)
     clip: Clip = field(default_factory=Clip)

@@ -31,9 +31,11 @@ def test_settings_out_of_range_name_their_field(changes):
 
 
 def test_temperature_follows_the_number_of_samples_unless_given():
-    assert BenchmarkConfig(Path("run")).sampling_temperature == 0
-    assert BenchmarkConfig(Path("run"), samples_per_query=4).sampling_temperature == 1
-    assert BenchmarkConfig(Path("run"), samples_per_query=4, temperature=0.7).sampling_temperature == 0.7
+    assert BenchmarkConfig(Path("run")).sampling() == (1, 0.0)
+    assert BenchmarkConfig(Path("run"), samples_per_query=4).sampling(16) == (4, 1.0)
+    assert BenchmarkConfig(Path("run"), samples_per_query=4, temperature=0.7).sampling() == (4, 0.7)
+    assert BenchmarkConfig(Path("run")).sampling(16) == (16, 1.0), "as many as the task wants"
+    assert BenchmarkConfig(Path("run"), temperature=0.0).sampling(16) == (1, 0.0)
 
 
 def test_rollouts_are_samples_unless_a_temperature_is_given():

@@ -57,6 +57,16 @@ def test_several_samples_per_query_are_combined_and_their_spread_is_shown(toy_be
     assert noise_of_many < 0.4
 
 
+def test_a_task_has_the_draws_that_it_wants(toy_benchmark, toy_predictor, toy_task):
+    task = dataclass(frozen=True)(type("Drawn", (type(toy_task),), {"draws": 4}))()
+    (result,) = toy_benchmark(task=task, batch_size=8)
+    assert toy_predictor.calls == [8] * 4
+    assert (result.protocol["sampling"]["samples_per_query"], result.tokens_per_frame) == (4, 7)
+    toy_predictor.calls.clear()
+    toy_benchmark(task=task, batch_size=8, temperature=0.0)
+    assert toy_predictor.calls == [8], "one estimate each"
+
+
 @pytest.mark.parametrize(("batch_size", "calls"), [(3, [2] * 8), (4, [4] * 4), (1, [1] * 16), (100, [16])])
 def test_batch_size_counts_frames_and_not_samples(toy_benchmark, toy_predictor, batch_size, calls):
     (result,) = toy_benchmark(samples_per_query=2, batch_size=batch_size)

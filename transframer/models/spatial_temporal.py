@@ -211,9 +211,9 @@ class SpatialTemporal(FramePredictor, Pretrained):
     ) -> Samples:
         """Draws all cells of a frame at once.
 
-        The temperature scales the latents' standard deviations too. At temperature 0 the latents are at their
-        means; "mode" then takes the likeliest codes, "median" and "mean", for frames that hold a field, decode
-        the mean of the vectors that the codes stand for.
+        The temperature scales the latents' standard deviations too. At temperature 0 the latents are at
+        their means; "mode" then takes the likeliest codes, "median" and "mean", for frames that hold a field,
+        decode the mean of the vectors that the codes stand for.
 
         Raises:
             ConfigError: a temperature below 0, top_p outside (0, 1], a memory of another predictor.
