@@ -72,15 +72,15 @@ def measure(
     for index, episode in enumerate(episodes):
         with naming(task, index, "the floor"):
             floors.append(trivial(episode.without_target()))
-    scores = _scores(task, drawn.predictions, samples)
-    floor_scores = _scores(task, floors, samples)
+    scores = scores_of(task, drawn.predictions, samples)
+    floor_scores = scores_of(task, floors, samples)
     indices = resample_indices(len(samples), resamples_for(task.summarise, scores), config.seed)
     model, floor, difference = paired_bootstrap(scores, floor_scores, task.summarise, indices)
     rivals: dict[str, Estimate] = {}
     versus: dict[str, Estimate] = {}
     others = {"floor": (floors, floor_scores)}
     if rival is not None:
-        rival_scores = _scores(task, rival.predictions, samples)
+        rival_scores = scores_of(task, rival.predictions, samples)
         _, rivals, versus = paired_bootstrap(scores, rival_scores, task.summarise, indices)
         others["specialist"] = (rival.predictions, rival_scores)
     best, target_tokens = ceiling(task, samples, predictor.round_trips)
@@ -143,7 +143,8 @@ def _bits(task: Task, predictor: FramePredictor, episodes: Sequence[Episode], ba
     return bits
 
 
-def _scores(task: Task, predictions: Sequence[Any], samples: Sequence[Sample]) -> list[Any]:
+def scores_of(task: Task, predictions: Sequence[Any], samples: Sequence[Sample]) -> list[Any]:
+    """What the task makes of each prediction; an error names the sample."""
     scores = []
     for index, (prediction, sample) in enumerate(zip(predictions, samples, strict=True)):
         with naming(task, index, "scoring"):

@@ -22,7 +22,8 @@ def footnotes(results: Sequence[TaskResult]) -> list[str]:
         "else ties.",
         f"bits/frame: {bits_are(results)}, of the true coded target. tokens/frame: DCT triples or codes "
         "drawn (in the true target).",
-        f"s/frame: sampling only, batch size {', '.join(map(str, batches))}, on {', '.join(machines)}.",
+        "s/frame: sampling only, of one frame drawn, "
+        f"batch size {', '.join(map(str, batches))}, on {', '.join(machines)}.",
     ]
     notes += specialist_notes(results)
     notes += sorted({r.protocol["data"]["note"] for r in results if "note" in r.protocol["data"]})

@@ -25,10 +25,11 @@ from transframer.benchmarks.cache import write_text
 from transframer.benchmarks.config import BenchmarkConfig
 from transframer.benchmarks.drawn import draw_all
 from transframer.benchmarks.json_records import read, strict
+from transframer.benchmarks.measure import scores_of
 from transframer.benchmarks.protocol import stamp, weights_hash
 from transframer.benchmarks.sample_efficiency_config import SampleEfficiencyConfig
 from transframer.benchmarks.sample_efficiency_report import Comparison, Row, Training, write_report
-from transframer.benchmarks.sources import material_for, naming, source_for
+from transframer.benchmarks.sources import material_for, source_for
 from transframer.benchmarks.statistics import paired_bootstrap, resample_indices, resamples_for
 from transframer.data.catalog import open_dataset
 from transframer.data.subset import few_labels
@@ -38,7 +39,7 @@ from transframer.models.catalog import get_model, model_of
 from transframer.options import parse
 from transframer.predictor import FramePredictor
 from transframer.seeds import seed_for
-from transframer.task import Metric, Sample, Task
+from transframer.task import Metric
 from transframer.task_settings import configured_task
 from transframer.training.checkpoint import MODEL, load_run, save_model
 from transframer.training.config import TrainConfig
@@ -186,11 +187,11 @@ def _measured(
         material = material_for(task, source_for(asked, training), asked)
         predictor = predictor.to(device).eval()
         predictions = draw_all(material, predictor, asked, device).predictions
-        scores[name] = _scores(task, predictions, material.samples)
+        scores[name] = scores_of(task, predictions, material.samples)
         protocols[name] = stamp(material, predictor, weights_hash(predictor), asked, device)
     trivial = task.floor(material.floor_samples)
     floors = [trivial(episode.without_target()) for episode in material.episodes]
-    floor = task.summarise(_scores(task, floors, material.samples))
+    floor = task.summarise(scores_of(task, floors, material.samples))
     indices = resample_indices(
         len(material.samples), resamples_for(task.summarise, scores["finetuned"]), asked.seed
     )
@@ -201,14 +202,6 @@ def _measured(
         name: Comparison(scratch[name], tuned[name], difference[name], float(floor[name])) for name in tuned
     }
     return task.headline, metrics, protocols
-
-
-def _scores(task: Task, predictions: Sequence[Any], samples: Sequence[Sample]) -> list[Any]:
-    scores = []
-    for index, (prediction, sample) in enumerate(zip(predictions, samples, strict=True)):
-        with naming(task, index, "scoring"):
-            scores.append(task.score(prediction, sample))
-    return scores
 
 
 def main(argv: Sequence[str] | None = None) -> int:

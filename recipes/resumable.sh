@@ -35,5 +35,9 @@ train() {
     export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     launch=(torchrun --standalone --nproc-per-node "$processes" -m transframer)
   fi
-  "${launch[@]}" train "$@"
+  local code=0
+  "${launch[@]}" train "$@" || code=$?
+  # 2 is what a complete run answers that was killed before its log said so; whatever else may be wrong with it,
+  # what comes next tells.
+  [ $code = 0 ] || { [ $code = 2 ] && [ "$1" = --resume ]; } || exit $code
 }

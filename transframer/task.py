@@ -85,7 +85,7 @@ class Task(abc.ABC, Generic[Prediction, Score]):
             task's own settings, over samples of the world.
         estimate: which point estimate of the predicted frame suits the headline: "mode" for a frame that
             holds a decision (a lit cell), "median" for one that holds a field (depth), "mean" for one that
-            is judged by squared error or whose parts may go either way (colour, motion); see
+            is judged by squared error or whose parts may go either way (video, motion); see
             `transframer.sampling.Sampler`.
         draws: how many frames are drawn at temperature 1 and combined into one prediction where nothing else
             is asked for: more than one for a task whose estimate lacks what the headline judges, such as the

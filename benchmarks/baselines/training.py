@@ -7,8 +7,11 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -18,13 +21,15 @@ from safetensors.torch import load_file, save_file
 from transframer.benchmarks.baselines.catalog import make_specialist
 from transframer.benchmarks.baselines.specialist import Specialist
 from transframer.benchmarks.cache import write_text
-from transframer.benchmarks.protocol import device_name, weights_hash
+from transframer.benchmarks.protocol import device_name, fingerprint, weights_hash
 from transframer.data.formats.atomic import whole_file
-from transframer.data.world import World
 from transframer.seeds import seed_for
 from transframer.task import Task
+from transframer.training.rendering import DeviceWorld
 from transframer.training.stopping import StopRequests
 
+# Part of the name under which a specialist is kept: raise it when losses or the training below change.
+RECIPE = 1
 WARMUP_STEPS = 50
 SAVE_EVERY_S = 60.0
 SAY_EVERY_S = 30.0
@@ -67,6 +72,7 @@ def trained_specialist(
         "task": task.name,
         "settings": dataclasses.asdict(task),
         "network": str(network),  # another architecture is another specialist
+        "recipe": RECIPE,
         "learning_rate": network.learning_rate,
         "batch_size": network.batch_size,
         "seconds": seconds,
@@ -79,7 +85,8 @@ def trained_specialist(
     network = network.to(device)
     facts = _stored(network, own)
     if facts is None:
-        facts = _train(network, task, seconds, seed, size_px, own, device)
+        with _one_thread():
+            facts = _train(network, task, seconds, seed, size_px, own, device)
     return TrainedSpecialist(network.eval(), facts)
 
 
@@ -87,10 +94,13 @@ def _stored(network: Specialist, folder: Path) -> dict[str, Any] | None:
     """Loads a finished training; None where there is none, or none that is whole."""
     try:
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-        network.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, ValueError, SafetensorError, RuntimeError):
+        weights = load_file(folder / "model.safetensors")
+    except (OSError, ValueError, SafetensorError):
         return None
-    return facts if facts.get("weights_sha256") == weights_hash(network) else None
+    if facts.get("weights_sha256") != fingerprint(dict(sorted(weights.items()))):
+        return None
+    network.load_state_dict(weights)
+    return facts
 
 
 def _train(
@@ -102,7 +112,7 @@ def _train(
     folder: Path,
     device: torch.device,
 ) -> dict[str, Any]:
-    world = World("train", seed, size_px, device)
+    world = DeviceWorld("train", seed, size_px, device)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=network.learning_rate, betas=(0.9, 0.98), weight_decay=0.02
     )
@@ -154,6 +164,17 @@ def _train(
     return facts
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """So that a CPU's seconds do not depend on how many threads share, or spin for, such small products."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 class _DeviceClock:
     """Seconds that a device has worked for this process: by the clock on a GPU, of all cores on a CPU."""
 
@@ -172,10 +193,10 @@ def _resumed(
     """Steps and seconds of a training that was stopped, whose state is put back; zeros for none."""
     try:
         state = torch.load(file, map_location=device, weights_only=True)
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-    except FileNotFoundError:
+    except (OSError, EOFError, RuntimeError, ValueError, UnpicklingError):  # none, or damaged: anew
         return 0, 0.0
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
     return state["step"], state["spent"]
 
 

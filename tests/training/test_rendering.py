@@ -110,9 +110,8 @@ def test_an_error_reaches_the_user_as_it_was_raised_and_ends_the_thread(predicto
 
 @pytest.mark.parametrize(
     ("render", "device", "where"),
-    [("auto", CUDA, CUDA), ("auto", CPU, None), ("cpu", CUDA, None), ("device", CUDA, CUDA),
-     ("device", CPU, CPU)],
-)  # fmt: skip
+    [("cpu", CUDA, None), ("device", CUDA, CUDA), ("device", CPU, CPU)],
+)
 def test_where_the_world_is_rendered(render, device, where):
     world = World("train", 5, (32, 48), min_box_share=0.1)
     (source,) = rendered({"a": world}, render, device).values()
@@ -125,7 +124,7 @@ def test_where_the_world_is_rendered(render, device, where):
 
 def test_data_are_read_by_workers():
     sources = {"a": World("train"), "b": toy.ToyWorld()}
-    assert rendered(sources, "auto", CUDA) == sources
+    assert rendered(sources, "cpu", CUDA) == sources
     with pytest.raises(ConfigError, match=r"^render: 'device', but b learn"):
         rendered(sources, "device", CUDA)
 

@@ -65,7 +65,7 @@ class TrainConfig:
         workers: processes that make data; 0 makes them in the training process, between the steps. Not used
             where scenes are rendered on the device.
         render: where the procedural world is rendered: cpu, by the workers; device, where the training runs,
-            many scenes at once, in a thread beside it; auto is device on CUDA where no task learns from data.
+            many scenes at once, in a thread beside it (all tasks must learn from the world).
         checkpoint_minutes: minutes between two checkpoints; the last step is always saved.
         keep: how many checkpoints to keep.
         log_every_s: seconds between two lines of the log.
@@ -106,7 +106,7 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
     workers: int = 1
-    render: Literal["auto", "cpu", "device"] = "auto"
+    render: Literal["cpu", "device"] = "cpu"
     checkpoint_minutes: float = 5.0
     keep: int = 2
     log_every_s: float = 10.0
@@ -145,8 +145,8 @@ class TrainConfig:
             "lora_rank", not self.lora_rank or bool(self.start_from or self.resume), "weights to start from"
         )
         check("precision", self.precision in ("auto", "fp32", "bf16"), "auto, fp32 or bf16")
-        check("render", self.render in ("auto", "cpu", "device"), "auto, cpu or device")
-        check("render", not (self.render == "device" and self.data), "auto or cpu beside --data")
+        check("render", self.render in ("cpu", "device"), "cpu or device")
+        check("render", not (self.render == "device" and self.data), "cpu beside --data")
         check("weights", all(weight > 0 for weight in self.weights.values()), "weights above 0")
         check("tasks", len(set(self.tasks)) == len(self.tasks), "each task once")
         if self.tasks and (strangers := set(self.weights) - set(self.tasks)):

@@ -17,7 +17,7 @@ from transframer.errors import ConfigError
 from transframer.task import Clip
 from transframer.training.mixture import SampleSource, StepBatch, StepBatches, batches
 
-Render = Literal["auto", "cpu", "device"]
+Render = Literal["cpu", "device"]
 PIECE_PX = 1 << 22  # pixels of the episodes rendered at once, one frame of each: 1,024 of 64 x 64
 
 
@@ -52,7 +52,7 @@ def rendered(
     """The sources of the tasks, those of the world rendering where the setting says.
 
     Args:
-        render: "auto" is the device where that is CUDA and all tasks learn from the world.
+        render: where scenes are rendered.
         device: that of the training.
 
     Raises:
@@ -63,9 +63,9 @@ def rendered(
         raise ConfigError(
             f"'device', but {', '.join(others)} learn from data, which workers read",
             field="render",
-            expected="auto or cpu, unless all tasks learn from the world",
+            expected="cpu, unless all tasks learn from the world",
         )
-    if render == "cpu" or others or (render == "auto" and device.type != "cuda"):
+    if render == "cpu":
         return dict(sources)
     return {
         name: DeviceWorld.of(world, device) for name, world in sources.items() if isinstance(world, World)

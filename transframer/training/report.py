@@ -34,10 +34,17 @@ class Report:
         folder: the run folder; None on the processes that stay silent.
         last_step: the step the run goes on from; metrics of later steps, lost by a stop, are dropped.
         tensorboard: also write the numbers for TensorBoard.
+        hint: what helps where training waits for data.
     """
 
-    def __init__(self, folder: Path | None, last_step: int = 0, tensorboard: bool = False) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path | None,
+        last_step: int = 0,
+        tensorboard: bool = False,
+        hint: str = "more --workers help",
+    ) -> None:
+        self.folder, self.hint = folder, hint
         self._bar: Progress | None = None
         self._board: Any = None
         if folder is None:
@@ -90,7 +97,7 @@ class Report:
             f"lr {metrics['learning_rate']:.1e}  gradient {metrics['gradient_norm']:.2f}"
         )
         if metrics["waiting_for_data"] >= WAITING:
-            text += f"  waiting for data {metrics['waiting_for_data']:.0%} of the time: more --workers help"
+            text += f"  waiting for data {metrics['waiting_for_data']:.0%} of the time: {self.hint}"
         if metrics["skipped_steps"]:
             text += f"  skipped {metrics['skipped_steps']} steps that were not finite"
         if self._bar:

@@ -101,7 +101,8 @@ class Run:
             self.mixture, self.tasks, self.sources, self.predictor,
             first_step=self.step, rank=self.group.rank, world_size=self.group.world_size,
         )  # fmt: skip
-        report = Report(self.folder if first else None, self.step, self.config.tensorboard)
+        hint = "more --workers help" if self.config.render == "cpu" else "--render cpu --workers N may help"
+        report = Report(self.folder if first else None, self.step, self.config.tensorboard, hint)
         with report, contextlib.closing(training_batches(dataset, self.config.workers)) as stream:
             for note in notes:
                 report.say(note)
