@@ -128,7 +128,8 @@ def markdown(config: SampleEfficiencyConfig, rows: Sequence[Row]) -> str:
     heads = ["training samples", "start", "steps", "seconds", "kept step", "bits per held-out frame"]
     side = f"{data['size_px']} x {data['size_px']} px"
     said = [
-        f"{data['source']} at {side}: {_metric(first)} on {data['n']:,} of {data.get('of', data['n']):,} test samples,",
+        f"{data['source']} at {side}: {_metric(first)} on {data['n']:,} of {data.get('of', data['n']):,} "
+        "test samples,",
         "the same for all, with 95 % intervals; the difference is that of pairs.",
         f"The floor is {number(first.main.floor)}.",
         f"Each model was trained for at most {config.minutes:g} minutes on {config.batch_size} samples a",
