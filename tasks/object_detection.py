@@ -21,6 +21,8 @@ from transframer.tasks.box_lattice import BoxLattice
 from transframer.tasks.detections import Detections, merge
 from transframer.tasks.drawing import draw_boxes
 
+_SHOWN_SCORE = 0.25  # in pictures; what is written and judged is all
+
 
 class DetectionSample(TypedDict):
     """One image, its boxes x0 y0 x1 y1 in pixels, and the id of each box's class."""
@@ -115,13 +117,15 @@ class ObjectDetection(Task[Detections, ImageMatches]):
         return accumulate_images(scores, len(self.classes))
 
     def draw(self, sample: Sample, prediction: Detections) -> UInt8[Tensor, "3 h w"]:
-        """The image with its boxes, their classes and, where below 1, scores."""
+        """The image with its boxes, their classes and, where below 1, scores; unlikely boxes are left out."""
+        shown = prediction.scores >= _SHOWN_SCORE
+        labels = prediction.labels[shown]
         captions = [
             self.classes[label] + (f" {score:.2f}" if score < 1 else "")
-            for label, score in zip(prediction.labels.tolist(), prediction.scores.tolist(), strict=True)
+            for label, score in zip(labels.tolist(), prediction.scores[shown].tolist(), strict=True)
         ]
         image = sample["images"][0]
-        return draw_boxes(image, prediction.boxes, prediction.labels, captions, len(self.classes))
+        return draw_boxes(image, prediction.boxes[shown], labels, captions, len(self.classes))
 
     def write(self, prediction: Detections, stem: Path, size: tuple[int, int]) -> list[Path]:
         """Saves boxes as COCO results JSON (bbox: x, y, width, height), with the classes' names."""

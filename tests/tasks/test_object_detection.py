@@ -232,6 +232,20 @@ def test_floor_is_a_mean_box_per_class_with_its_frequency():
     assert found.size == (64, 128)
 
 
+def test_a_picture_leaves_out_boxes_that_few_draws_hold():
+    image = torch.full((1, 3, 64, 64), 90, dtype=torch.uint8)
+    boxes = torch.tensor([[8.0, 8, 24, 24], [32, 32, 56, 56]])
+
+    def drawn(boxes, scores):
+        labels = torch.arange(len(boxes))
+        return ObjectDetection().draw(
+            {"images": image}, Detections(boxes, labels, torch.tensor(scores), (64, 64))
+        )
+
+    assert torch.equal(drawn(boxes, [0.6, 0.2]), drawn(boxes[:1], [0.6]))
+    assert not torch.equal(drawn(boxes, [0.6, 0.3]), drawn(boxes[:1], [0.6]))
+
+
 def test_the_file_is_coco_results_in_the_photo_s_pixels(tmp_path):
     found = detections(([8.0, 16, 24, 32], 3, 0.5))
     (path,) = ObjectDetection().write(found, tmp_path / "photo", (128, 640))
