@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from transframer.benchmarks.results import TaskResult
 from transframer.benchmarks.statistics import Estimate
+from transframer.task import Metric
 
 
 def number(value: float, reference: float | None = None) -> str:
@@ -54,7 +54,7 @@ def arrow(higher_is_better: bool) -> str:
     return "↑" if higher_is_better else "↓"
 
 
-def metric_name(result: TaskResult) -> str:
+def metric_name(headline: Metric) -> str:
     """The headline with its unit and the direction that is better."""
-    unit = f" ({result.headline.unit})" if result.headline.unit else ""
-    return f"{result.headline.name}{unit} {arrow(result.headline.higher_is_better)}"
+    unit = f" ({headline.unit})" if headline.unit else ""
+    return f"{headline.name}{unit} {arrow(headline.higher_is_better)}"

@@ -126,7 +126,9 @@ def benchmark_tasks(
             cache.store(result)
             how = f"{time.perf_counter() - start:.1f} s"
         results.append(result)
-        said = f"{metric_name(result)} {interval(result.main.model)}, floor {number(result.main.floor)}"
+        said = (
+            f"{metric_name(result.headline)} {interval(result.main.model)}, floor {number(result.main.floor)}"
+        )
         print(f"{task.name}: {said}, {how}", file=sys.stderr, flush=True)
     return results
 

@@ -120,7 +120,8 @@ def _task(result: TaskResult) -> str:
         f'<div class="scroll" style="--width:{width}px"><table class="pictures">'
         f"<tr>{heads}</tr>{seen}</table></div>"
         f'<p class="small soft">Samples: best, median and worst of {len(result.per_sample)} by '
-        f"{text(metric_name(result))} of the sample alone, and others drawn at random.{text(spread)}</p>"
+        f"{text(metric_name(result.headline))} of the sample alone, and others drawn at random."
+        f"{text(spread)}</p>"
         f"{sparsification_section(result)}{rollout_section(result)}{autoencoder_section(result)}</section>"
     )
 

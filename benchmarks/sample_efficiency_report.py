@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from transframer.benchmarks.cache import write_text
 from transframer.benchmarks.json_records import strict
-from transframer.benchmarks.numbers import arrow, interval, number
+from transframer.benchmarks.numbers import interval, metric_name, number
 from transframer.benchmarks.sample_efficiency_config import SampleEfficiencyConfig
 from transframer.benchmarks.statistics import Estimate
 from transframer.data.formats.atomic import whole_file
@@ -128,8 +128,8 @@ def markdown(config: SampleEfficiencyConfig, rows: Sequence[Row]) -> str:
     heads = ["training samples", "start", "steps", "seconds", "kept step", "bits per held-out frame"]
     side = f"{data['size_px']} x {data['size_px']} px"
     said = [
-        f"{data['source']} at {side}: {_metric(first)} on {data['n']:,} of {data.get('of', data['n']):,} "
-        "test samples,",
+        f"{data['source']} at {side}: {metric_name(first.headline)} on {data['n']:,} of",
+        f"{data.get('of', data['n']):,} test samples,",
         "the same for all, with 95 % intervals; the difference is that of pairs.",
         f"The floor is {number(first.main.floor)}.",
         f"Each model was trained for at most {config.minutes:g} minutes on {config.batch_size} samples a",
@@ -150,11 +150,6 @@ How each was trained; the model with the fewest bits per held-out frame is kept:
 
 def _table(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (heads, ["---"] * len(heads), *body))
-
-
-def _metric(row: Row) -> str:
-    unit = f" ({row.headline.unit})" if row.headline.unit else ""
-    return f"{row.headline.name}{unit} {arrow(row.headline.higher_is_better)}"
 
 
 def _draw(config: SampleEfficiencyConfig, rows: Sequence[Row], folder: Path) -> None:
@@ -198,7 +193,7 @@ def _curves(figure: Figure, config: SampleEfficiencyConfig, rows: Sequence[Row])
     panel.set_xticks(counts, [row.name.replace(" ", "\n") for row in rows])
     panel.set_xticks([], minor=True)
     panel.set_xlabel("training samples")
-    panel.set_ylabel(_metric(rows[0]))
+    panel.set_ylabel(metric_name(rows[0].headline))
     data = rows[0].protocols["finetuned"]["data"]["source"].partition(" ")[0]  # the format
     panel.set_title(f"{config.task.replace('_', ' ').capitalize()}, {data}", fontsize=10, loc="left", pad=24)
     panel.spines[["top", "right"]].set_visible(False)

@@ -49,7 +49,7 @@ def rows(results: Sequence[TaskResult]) -> list[list[str]]:
         share = times(result.of_specialist, result.headline.higher_is_better)
         cells = {
             "task": result.task,
-            "metric": metric_name(result),
+            "metric": metric_name(result.headline),
             "n": str(len(result.per_sample)),
             "floor": number(result.main.floor),
             SPECIALIST_COLUMN: interval(result.main.specialist),

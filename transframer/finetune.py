@@ -143,5 +143,5 @@ def forgetting_table(before: Sequence[TaskResult], after: Sequence[TaskResult]) 
     ]
     for old, new in zip(before, after, strict=True):
         cells = [interval(old.main.model), interval(new.main.model), f"{new.main.floor:.3g}"]
-        lines.append(f"| {old.task} | {metric_name(old)} | {' | '.join(cells)} |")
+        lines.append(f"| {old.task} | {metric_name(old.headline)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

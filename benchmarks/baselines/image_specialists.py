@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from transframer.benchmarks.baselines.encoder_decoder import EncoderDecoder
 from transframer.benchmarks.baselines.specialist import Specialist
-from transframer.frames import Camera
+from transframer.frames import Camera, Episode
 from transframer.models.batch import BLOCK, ray_map
 from transframer.task import Clip, Sample
 from transframer.tasks.image_quality import ImageTask, rounded
@@ -39,14 +40,14 @@ class ImageSpecialist(Specialist):
         """Images, uint8 3 x h x w."""
         return [rounded(127.5 * (image + 1)) for image in self._predicted(samples).cpu()]
 
-    def inputs(self, samples: Sequence[Sample]) -> Float[Tensor, "b c h w"]:
-        """What the network sees."""
-        raise NotImplementedError
+    @abc.abstractmethod
+    def inputs(self, samples: Sequence[Sample], episodes: Sequence[Episode]) -> Float[Tensor, "b c h w"]:
+        """What the network sees of samples, which are these episodes."""
 
     def _predicted(self, samples: Sequence[Sample]) -> Float[Tensor, "b 3 h w"]:
         episodes = [self.task.format(sample).without_target() for sample in samples]
         start = torch.stack([self.trivial(episode) for episode in episodes]).to(self.device)
-        return start.float() / 127.5 - 1 + self.network(self.inputs(samples))
+        return start.float() / 127.5 - 1 + self.network(self.inputs(samples, episodes))
 
 
 class TimedSpecialist(ImageSpecialist):
@@ -62,10 +63,10 @@ class TimedSpecialist(ImageSpecialist):
         """Without the choices of context that only training has: it is measured without them."""
         return replace(self.task.clip, training_context=())
 
-    def inputs(self, samples: Sequence[Sample]) -> Float[Tensor, "b c h w"]:
+    def inputs(self, samples: Sequence[Sample], episodes: Sequence[Episode]) -> Float[Tensor, "b c h w"]:
         """Frames and time."""
         frames = self.images(samples)
-        times = torch.tensor([self.task.format(sample).query.time for sample in samples])
+        times = torch.tensor([episode.query.time for episode in episodes])
         plane = times.to(frames)[:, None, None, None].expand(-1, -1, *frames.shape[-2:])
         return torch.cat([frames, plane], 1)
 
@@ -80,7 +81,7 @@ class ViewSpecialist(ImageSpecialist):
         self.most = max(map(len, task.clip.context))
         super().__init__(task, self.most * _VIEW + _RAYS)
 
-    def inputs(self, samples: Sequence[Sample]) -> Float[Tensor, "b c h w"]:
+    def inputs(self, samples: Sequence[Sample], episodes: Sequence[Episode]) -> Float[Tensor, "b c h w"]:
         """Views and rays; zeros for the views that a sample lacks."""
         return torch.stack([self._of_one(sample) for sample in samples]).to(self.device)
 

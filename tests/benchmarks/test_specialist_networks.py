@@ -15,18 +15,10 @@ from transframer.benchmarks.baselines.training import trained_specialist
 from transframer.data.world import World
 from transframer.errors import ConfigError
 from transframer.registry import get_task
+from transframer.training.checkpoint import stored_config
 from transframer.weights import located
 
-EIGHT = (
-    "depth_estimation",
-    "frame_interpolation",
-    "image_classification",
-    "object_detection",
-    "optical_flow",
-    "semantic_segmentation",
-    "video_prediction",
-    "view_synthesis",
-)
+EIGHT = sorted(stored_config("generalist").tasks)
 IMAGES = ("frame_interpolation", "video_prediction", "view_synthesis")
 
 

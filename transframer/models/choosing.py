@@ -32,12 +32,12 @@ class Choice:
     @property
     def by_coefficient(self) -> bool:
         """Whether each coefficient in order is decided, instead of the next event."""
-        return self.temperature == 0 and self.estimate != "mode"
+        return self.least > 0
 
     @property
     def least(self) -> float:
-        """How likely to be coded a coefficient must be to be looked at."""
-        return LEAST[self.estimate]
+        """How likely to be coded a coefficient must be to be looked at; 0 where events are drawn instead."""
+        return LEAST[self.estimate] if self.temperature == 0 else 0.0
 
     @property
     def uniforms(self) -> int:

@@ -82,7 +82,7 @@ class CompiledChunk:
             arguments = uniform.numpy()[rows], heads, layers, *own, events.numpy()[rows], nats[rows]
             if choice.proposals:
                 return speculate(*how, choice.proposals, *arguments)
-            draw(*how, choice.least if choice.by_coefficient else 0.0, choice.estimate == "mean", *arguments)
+            draw(*how, choice.least, choice.estimate == "mean", *arguments)
             return 0
 
         parts = min(b, torch.get_num_threads())
