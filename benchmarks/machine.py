@@ -81,10 +81,10 @@ def bandwidth(size_bytes: int, clock: Clock, rounds: int) -> Spread:
     return Spread.of([max(ways) for ways in zip(*by_way, strict=True)])
 
 
-def matrix_rate(clock: Clock, rounds: int) -> Spread:
-    """Floating-point operations per second of a product of two large square matrices in fp32."""
+def matrix_rate(clock: Clock, rounds: int, dtype: torch.dtype = torch.float32) -> Spread:
+    """Floating-point operations per second of a product of two large square matrices."""
     size = _MATRIX.get(clock.device.type, 1024)
-    left, right = (torch.randn(size, size, device=clock.device) for _ in range(2))
+    left, right = (torch.randn(size, size, device=clock.device, dtype=dtype) for _ in range(2))
     laps = in_turns({"product": lambda: left @ right}, clock, rounds)
     return Spread.of(rates(2 * size**3, laps["product"], clock))
 

@@ -53,6 +53,8 @@ def measure_speed(config: SpeedConfig) -> dict[str, Any]:
             "memory_bytes_per_s": bandwidth(LARGE_BYTES, clock, rounds),
             "matrix_flops_per_s": matrix_rate(clock, rounds),
         }
+        if config.precision == "bf16" and "training" in config.parts:
+            limits["bf16_matrix_flops_per_s"] = matrix_rate(clock, rounds, torch.bfloat16)
         record["machine"]["measured"] = as_json(limits)
     for part in config.parts:
         rows = PARTS[part](config, clock, limits)
@@ -101,9 +103,15 @@ def _sampling(config: SpeedConfig, clock: Clock, limits: dict[str, Spread]) -> I
 
 
 def _training(config: SpeedConfig, clock: Clock, limits: dict[str, Spread]) -> Iterator[Row]:
-    rate = limits["matrix_flops_per_s"].median
+    rate = limits["bf16_matrix_flops_per_s" if config.precision == "bf16" else "matrix_flops_per_s"].median
     yield from speed_training.speeds(
-        config.presets, clock, rounds=config.rounds, matrix_rate=rate, report=_say
+        config.presets,
+        clock,
+        rounds=config.rounds,
+        matrix_rate=rate,
+        batch_size=config.training_batch,
+        precision=config.precision,
+        report=_say,
     )
     if config.peers and not clock.by_processor:
         _say("training: the plain decoder is compared on one thread of a CPU only")

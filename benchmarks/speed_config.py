@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from transframer.errors import ConfigError, unknown_name
 from transframer.models.presets import PRESETS
@@ -22,6 +23,8 @@ class SpeedConfig:
         peer_presets: those of the sizes at which peers of equal size are timed too.
         batches: samples that are drawn at once.
         events: events that are drawn for a frame.
+        training_batch: frames of a training step of ours.
+        precision: of that step; bf16 is mixed precision, as in `train`.
         sizes_px: sides of the images that are coded.
         rounds: how often all that is compared takes turns.
         threads: of PyTorch; with one, processor time counts, with more, the wall clock.
@@ -36,6 +39,8 @@ class SpeedConfig:
     peer_presets: list[str] = field(default_factory=lambda: [EQUAL])
     batches: list[int] = field(default_factory=lambda: [1, 8, 32])
     events: int = 256
+    training_batch: int = 16
+    precision: Literal["fp32", "bf16"] = "fp32"
     sizes_px: list[int] = field(default_factory=lambda: [64, 256, 1024])
     rounds: int = 5
     threads: int = 1
@@ -61,7 +66,7 @@ class SpeedConfig:
         for name in ("batches", "sizes_px"):
             if min(getattr(self, name)) < 1:
                 raise ConfigError(str(min(getattr(self, name))), field=name, expected="at least 1")
-        for name in ("rounds", "threads"):
+        for name in ("rounds", "threads", "training_batch"):
             if getattr(self, name) < 1:
                 raise ConfigError(str(getattr(self, name)), field=name, expected="at least 1")
         if self.events < 64 or self.events % 64:

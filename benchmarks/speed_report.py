@@ -189,9 +189,10 @@ _NOTES = {
     "the memory and over that of an array as large as the weights, which may lie in a cache; or its "
     "products, where they take longer. Peers have our decoder's parameters within 1 %; those with a key and "
     "value for each head read fewer of them, as more of them project the encoder's vectors once a frame.",
-    "training": "A step of ours is loss, gradient and update in fp32, two frames of each task; a token is an "
+    "training": "A step of ours is loss, gradient and update, frames of all tasks in turns; a token is an "
     "event that was scored. The limit: the matrix products and convolutions of the step over the rate of a "
-    "large product. Beside the plain decoder (same U-Net, as many parameters) no update is made; `tasks` are "
+    "large product in the same precision; what is reached of it is the model FLOP utilisation. Beside the "
+    "plain decoder (same U-Net, as many parameters) no update is made; `tasks` are "
     "frames of all tasks in turns, `long` ones fill their chunk. One thread, processor time.",
     "codec": "Photographs at quality 50, 4:2:0, one thread, processor time. Encode: RGB to triples; decode: "
     "back; from files: JPEG files to grids. The peers encode to a file (simplejpeg) or to non-zero "

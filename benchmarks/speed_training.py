@@ -1,6 +1,6 @@
 """How fast a training step is: ours beside a plain decoder of the same size, and beside the limit.
 
-A step of ours is the loss of a batch of 16 frames of 64 px, two of each task, its gradient and an update by
+A step of ours is the loss of a batch of frames of 64 px, of all tasks in turns, its gradient and an update by
 AdamW; a token is an event that was scored. The comparison is that of `training_speed`.
 """
 
@@ -43,14 +43,19 @@ def model_of(preset: str, asked: Sequence[Episode], device: torch.device) -> Tra
     return Transframer(replace(config, tasks=tasks, kinds=tuple(sorted(kinds)))).to(device).train()
 
 
-def stepper(model: Any, batch: Any) -> Callable[[], int]:
-    """A function that makes one step on a batch and returns the events it scored."""
+def stepper(model: Any, batch: Any, precision: str = "fp32") -> Callable[[], int]:
+    """A function that makes one step on a batch and returns the events it scored.
+
+    Args:
+        precision: "fp32", or "bf16" as training does it, by autocast.
+    """
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5)
     generator = torch.Generator()
 
     def step() -> int:
         optimiser.zero_grad()
-        loss = model.loss(batch, generator.manual_seed(0))  # the same chunks for all, in every round
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            loss = model.loss(batch, generator.manual_seed(0))  # the same chunks for all, in every round
         loss.total.backward()
         optimiser.step()
         return int(loss.events.sum())
@@ -65,6 +70,7 @@ def speeds(
     rounds: int,
     matrix_rate: float,
     batch_size: int = BATCH,
+    precision: str = "fp32",
     report: Callable[[str], object] = lambda what: None,
 ) -> Iterator[Row]:
     """Our rows of each size, as soon as they are measured.
@@ -72,15 +78,16 @@ def speeds(
     Args:
         presets: the sizes.
         rounds: how many steps are timed.
-        matrix_rate: floating-point operations per second, for the limit.
+        matrix_rate: floating-point operations per second in this precision, for the limit.
         batch_size: frames of a step.
+        precision: "fp32" or "bf16".
         report: told what is going to be measured.
     """
     asked = episodes(batch_size)
     for preset in presets:
-        report(f"training: {preset}, batch {batch_size}")
+        report(f"training: {preset}, {precision}, batch {batch_size}")
         model = model_of(preset, asked, clock.device)
-        step = stepper(model, model.collate(asked).to(clock.device))
+        step = stepper(model, model.collate(asked).to(clock.device), precision)
         with FlopCounterMode(display=False) as counter:
             tokens = step()
         operations = counter.get_total_flops()
@@ -93,7 +100,7 @@ def speeds(
             "operations_per_step": operations,
             "limit_from_products": tokens * matrix_rate / operations,
         }
-        what = f"{preset}, step, fp32, batch {batch_size}"
+        what = f"{preset}, step, {precision}, batch {batch_size}"
         yield row("training", what, "ours", "tokens/s", tokens, laps, clock, facts=facts)
 
 

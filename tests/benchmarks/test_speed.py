@@ -73,6 +73,7 @@ def test_a_run_folder_of_this_name_is_reached_by_its_path(tmp_path, monkeypatch,
         ("--batches 0", "batches: 0\nexpected at least 1"),
         ("--batches one", "--batches: no value is given"),
         ("--rounds 0", "rounds: 0\nexpected at least 1"),
+        ("--training-batch 0", "training_batch: 0\nexpected at least 1"),
         ("--threads 0", "threads: 0"),
         ("--events 100", "events: 100\nexpected a multiple of 64"),
         ("--sizes-px 24", "expected multiples of 16"),
@@ -146,8 +147,23 @@ def small_tiny(monkeypatch):
 
 
 def test_a_training_step_is_timed_beside_its_limit(small_tiny):
-    (row,) = speed_training.speeds(["tiny"], CLOCK, rounds=1, matrix_rate=1e12, batch_size=2)
-    assert 0 < row.rate.median < row.facts["limit_from_products"]
+    how = {"rounds": 1, "matrix_rate": 1e12, "batch_size": 2}
+    for precision in ("fp32", "bf16"):
+        (row,) = speed_training.speeds(["tiny"], CLOCK, **how, precision=precision)
+        assert 0 < row.rate.median < row.facts["limit_from_products"]
+        assert row.what == f"tiny, step, {precision}, batch 2"
+
+
+def test_a_step_in_bf16_multiplies_in_bf16(small_tiny):
+    asked = speed_training.episodes(2)
+    model = speed_training.model_of("tiny", asked, torch.device("cpu"))
+    types = []
+    model.decoder.pointer_query.register_forward_hook(lambda module, given, out: types.append(out.dtype))
+    batch = model.collate(asked)
+    for precision in ("fp32", "bf16"):
+        speed_training.stepper(model, batch, precision)()
+    assert set(types[: len(types) // 2]) == {torch.float32}
+    assert set(types[len(types) // 2 :]) == {torch.bfloat16}
 
 
 def test_training_is_compared_with_the_plain_decoder(monkeypatch):
@@ -211,6 +227,7 @@ def test_the_machine_is_described_and_measured():
     json.dumps(described(CLOCK))
     assert bandwidth(2**20, CLOCK, 1).median > 1e6
     assert matrix_rate(CLOCK, 1).median > 1e6
+    assert matrix_rate(CLOCK, 1, torch.bfloat16).median > 1e6
 
 
 def test_settings_have_the_issues_defaults():
