@@ -144,7 +144,7 @@ class PlainTransframer(nn.Module):
                 "reference": reference.masked_fill(~batch.has_reference[:, None, None, None], 0.0),
                 "partial": partial,
             }
-        return self.encoder(batch, dct, last_channel)[len(batch.images) :]
+        return self.encoder(batch, dct, last_channel)[0][len(batch.images) :]
 
 
 def stand_in(config: TransframerConfig, parameters: int) -> PlainTransframer:

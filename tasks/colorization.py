@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, NotRequired, TypedDict
+from typing import ClassVar, NotRequired, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from skimage.color import deltaE_ciede2000, rgb2lab
 from torch import Tensor
 
-from transframer.frames import Annotation, CodecSettings, Episode, Frame
+from transframer.frames import Annotation, CodecSettings, Episode, Estimate, Frame
 from transframer.task import Clip, Sample
 from transframer.tasks.chroma_planes import luma
 from transframer.tasks.dense_maps import follow_edges
@@ -42,7 +42,7 @@ class Colorization(ImageTask):
     name: ClassVar[str] = "colorization"
     sample_type: ClassVar[type] = ColorizationSample
     round_trip_bound: ClassVar[float] = 25.0
-    estimate: ClassVar[Literal["mode", "median"]] = "median"
+    estimate: ClassVar[Estimate] = "mean"
     clip: Clip = field(default=Clip(target=(0,)))
     quality: int = 35
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, NotRequired, TypedDict
+from typing import ClassVar, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from transframer.data.formats.atomic import whole_file
 from transframer.data.formats.images import resize_nearest
 from transframer.data.formats.png16 import write_depth_png
 from transframer.errors import DataError
-from transframer.frames import Annotation, CodecSettings, Episode, Frame
+from transframer.frames import Annotation, CodecSettings, Episode, Estimate, Frame
 from transframer.task import Clip, Metric, Sample, Task
 from transframer.tasks.dense_maps import fill_unknown, follow_edges
 from transframer.tasks.uncertainty import resize_map, total_deviation
@@ -57,7 +57,7 @@ class DepthEstimation(Task[Tensor, DepthScore]):
     sample_type: ClassVar[type] = DepthSample
     headline: ClassVar[Metric] = Metric("abs_rel", higher_is_better=False)
     round_trip_bound: ClassVar[float] = 0.045
-    estimate: ClassVar[Literal["mode", "median"]] = "median"
+    estimate: ClassVar[Estimate] = "mean"
     uncertainty_metric: ClassVar[Metric] = Metric("standard deviation of log depth", False)
     error_metric: ClassVar[Metric] = Metric("absolute relative error", False)
     clip: Clip = field(default=Clip())

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, NotRequired, TypedDict
+from typing import ClassVar, NotRequired, TypedDict
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from transframer.errors import DataError
-from transframer.frames import Annotation, CodecSettings, Episode, Frame
+from transframer.frames import Annotation, CodecSettings, Episode, Estimate, Frame
 from transframer.task import Clip, Sample
 from transframer.tasks.image_quality import ImageTask, rounded
 
@@ -38,7 +38,7 @@ class FrameInterpolation(ImageTask):
     sample_type: ClassVar[type] = InterpolationSample
     context_images: ClassVar[tuple[int, int]] = (2, 2)
     round_trip_bound: ClassVar[float] = 22.0
-    estimate: ClassVar[Literal["mode", "median", "mean"]] = "mean"
+    estimate: ClassVar[Estimate] = "mean"
     clip: Clip = field(default=Clip(frames=5, context=((0, 4),), target=(1, 2, 3), step_s=0.1))
     quality: int = 9
 

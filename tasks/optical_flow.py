@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, NotRequired, TypedDict
+from typing import ClassVar, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from transframer.data.formats.flo import write_flo
 from transframer.data.formats.images import resize_flow
 from transframer.errors import DataError
-from transframer.frames import Annotation, CodecSettings, Episode, Frame
+from transframer.frames import Annotation, CodecSettings, Episode, Estimate, Frame
 from transframer.task import Clip, Metric, Sample, Task
 from transframer.tasks.chroma_planes import chroma_from_image, image_from_chroma
 from transframer.tasks.dense_maps import fill_unknown, follow_edges
@@ -63,7 +63,7 @@ class OpticalFlow(Task[Tensor, FlowScore]):
     headline: ClassVar[Metric] = Metric("epe", higher_is_better=False, unit="px")
     context_images: ClassVar[tuple[int, int]] = (2, 2)
     round_trip_bound: ClassVar[float] = 0.5
-    estimate: ClassVar[Literal["mode", "median", "mean"]] = "mean"
+    estimate: ClassVar[Estimate] = "mean"
     uncertainty_metric: ClassVar[Metric] = Metric("standard deviation of flow", False, "px")
     error_metric: ClassVar[Metric] = Metric("end-point error", False, "px")
     clip: Clip = field(default=Clip(frames=2, context=((0, 1),)))

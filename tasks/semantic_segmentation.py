@@ -18,7 +18,7 @@ from transframer.data.formats.atomic import whole_file
 from transframer.data.formats.images import resize_nearest
 from transframer.data.world import SEGMENTATION_CLASSES
 from transframer.errors import DataError
-from transframer.frames import Annotation, Episode, Frame
+from transframer.frames import Annotation, Episode, Estimate, Frame
 from transframer.task import Clip, Metric, Sample, Task
 from transframer.tasks.class_palette import colour_mask, mean_iou, palette_codec, read_mask
 from transframer.tasks.drawing import class_colours, draw_mask
@@ -50,6 +50,7 @@ class SemanticSegmentation(Task[Tensor, Tensor]):
     sample_type: ClassVar[type] = SegmentationSample
     headline: ClassVar[Metric] = Metric("miou", higher_is_better=True)
     round_trip_bound: ClassVar[float] = 0.95
+    estimate: ClassVar[Estimate] = "mean"
     uncertainty_metric: ClassVar[Metric] = Metric("entropy of the votes", False, "nats")
     error_metric: ClassVar[Metric] = Metric("share of wrong pixels", False)
     clip: Clip = field(default=Clip())

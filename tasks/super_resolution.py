@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, NotRequired, TypedDict
+from typing import ClassVar, NotRequired, TypedDict
 
 from jaxtyping import UInt8
 from torch import Tensor
 
 from transframer.data.formats.images import resize_image
 from transframer.errors import DataError
-from transframer.frames import Annotation, CodecSettings, Episode, Frame
+from transframer.frames import Annotation, CodecSettings, Episode, Estimate, Frame
 from transframer.task import Clip, Sample
 from transframer.tasks.image_quality import ImageTask
 
@@ -38,7 +38,7 @@ class SuperResolution(ImageTask):
     name: ClassVar[str] = "super_resolution"
     sample_type: ClassVar[type] = SuperResolutionSample
     round_trip_bound: ClassVar[float] = 28.0
-    estimate: ClassVar[Literal["mode", "median"]] = "median"
+    estimate: ClassVar[Estimate] = "mean"
     clip: Clip = field(default=Clip(target=(0,)))
     scale: int = 4
     quality: int = 16

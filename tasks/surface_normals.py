@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, NotRequired, TypedDict
+from typing import ClassVar, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from transframer.data.formats.atomic import whole_file
 from transframer.data.formats.images import save_png
 from transframer.errors import DataError
-from transframer.frames import Annotation, CodecSettings, Episode, Frame
+from transframer.frames import Annotation, CodecSettings, Episode, Estimate, Frame
 from transframer.task import Metric, Sample, Task
 from transframer.tasks.chroma_planes import chroma_from_image, image_from_chroma
 from transframer.tasks.dense_maps import fill_unknown, follow_edges
@@ -45,7 +45,7 @@ class SurfaceNormals(Task[Tensor, AngleScore]):
     sample_type: ClassVar[type] = NormalsSample
     headline: ClassVar[Metric] = Metric("mean_angle", higher_is_better=False, unit="deg")
     round_trip_bound: ClassVar[float] = 9.0
-    estimate: ClassVar[Literal["mode", "median"]] = "median"
+    estimate: ClassVar[Estimate] = "mean"
     uncertainty_metric: ClassVar[Metric] = Metric("spread of the normals", False, "deg")
     error_metric: ClassVar[Metric] = Metric("angular error", False, "deg")
     quality: int = 25

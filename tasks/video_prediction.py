@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, NotRequired, TypedDict
+from typing import ClassVar, NotRequired, TypedDict
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from transframer.errors import DataError
-from transframer.frames import Annotation, CodecSettings, Episode, Frame
+from transframer.frames import Annotation, CodecSettings, Episode, Estimate, Frame
 from transframer.task import Clip, Sample
 from transframer.tasks.image_quality import ImageScore, ImageTask, mean_quality
 
@@ -43,7 +43,7 @@ class VideoPrediction(ImageTask):
     sample_type: ClassVar[type] = VideoSample
     context_images: ClassVar[tuple[int, int]] = (1, 32)
     round_trip_bound: ClassVar[float] = 22.0
-    estimate: ClassVar[Literal["mode", "median", "mean"]] = "mean"
+    estimate: ClassVar[Estimate] = "mean"
     clip: Clip = field(
         default=Clip(
             frames=6,

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, NotRequired, TypedDict
+from typing import ClassVar, NotRequired, TypedDict
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
 from transframer.errors import DataError
-from transframer.frames import Annotation, Camera, CodecSettings, Episode, Frame
+from transframer.frames import Annotation, Camera, CodecSettings, Episode, Estimate, Frame
 from transframer.task import Clip, Sample
 from transframer.tasks.image_quality import ImageTask
 
@@ -40,7 +40,7 @@ class ViewSynthesis(ImageTask):
     sample_type: ClassVar[type] = ViewSample
     context_images: ClassVar[tuple[int, int]] = (1, 3)
     round_trip_bound: ClassVar[float] = 22.5
-    estimate: ClassVar[Literal["mode", "median", "mean"]] = "mean"
+    estimate: ClassVar[Estimate] = "mean"
     clip: Clip = field(
         default=Clip(frames=4, context=((0,), (0, 1), (0, 1, 2)), target=(3,), step_s=0.5, static=True)
     )

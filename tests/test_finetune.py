@@ -297,6 +297,17 @@ class TestSettings:
         assert self.plan(lora_rank=4).learning_rate == LEARNING_RATES["tiny"] / 2
         assert self.plan(learning_rate=0.5).learning_rate == 0.5
 
+    def test_other_classes_are_learned_at_the_rate_of_the_preset(self):
+        knows_others = TrainConfig(tasks=[TASK])
+        assert self.plan(stored=knows_others).learning_rate == LEARNING_RATES["tiny"]
+        assert self.plan(stored=knows_others, minutes=1.0).learning_rate == LEARNING_RATES["tiny"]
+        assert self.plan(stored=knows_others, lora_rank=4).learning_rate == LEARNING_RATES["tiny"] / 2
+        classes = [str(label) for label in range(100)]
+        same = TrainConfig(tasks=[TASK], task_settings={TASK: {"classes": classes}})
+        assert self.plan(stored=same).learning_rate == LEARNING_RATES["tiny"] / 4
+        named = {"classes": [f"number {name}" for name in classes]}
+        assert self.plan(stored=same, task_settings=named).learning_rate == LEARNING_RATES["tiny"]
+
     def test_settings_of_the_task_stay_but_not_its_classes(self):
         stored = TrainConfig(task_settings={TASK: {"classes": ["a"], "quality": 20}, OLD: {"quality": 30}})
         assert self.plan(stored=stored).task_settings == {TASK: {"quality": 20}, OLD: {"quality": 30}}

@@ -88,14 +88,18 @@ def test_settings_are_those_of_train(path):
 
 
 def test_the_generalist_is_trained_as_it_was():
-    first, second = (
+    first, second, third = (
         parse(TrainConfig, ["--config", str(RECIPES / f"generalist-{phase}.yaml")], prog="train")
-        for phase in ("first", "second")
+        for phase in ("first", "second", "third")
     )
     assert (first.minutes, first.weights, first.peak_learning_rate) == (70, {}, LEARNING_RATES["tiny"])
     assert (second.minutes, second.peak_learning_rate) == (125, 0.0025)
     assert second.weights["image_classification"] == 3
     assert first.batch_size == second.batch_size == 16
+    assert (third.minutes, third.peak_learning_rate, third.batch_size) == (80, 0.0025, 32)
+    assert third.weights["image_classification"] == 0.5
+    phases = [phase.model_settings.get("sketch") for phase in (first, second, third)]
+    assert phases == [False, None, True], "the third adds a sketch to the model of the second"
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -136,36 +140,45 @@ def test_a_run_killed_before_its_first_checkpoint_is_moved_aside(checkout):
     assert called(checkout, "gpu", "5", "r") == [
         "transframer threads= train --config ROOT/recipes/gpu.yaml --minutes 5 --out r",
         "transframer threads= benchmark r",
-        "transframer threads= benchmark speed --parts training --presets small --no-peers --device cuda "
-        "--out r/speed",
+        "transframer threads= benchmark speed --parts training --presets small --precision bf16 "
+        "--training-batch 128 --no-peers --device cuda --out r/speed",
     ]
     (aside,) = (checkout / "elsewhere").glob("r-*")
     assert (aside / "config.yaml").read_text() == "lost: true"
 
 
-def test_the_generalist_is_resumed_in_either_phase(checkout):
+def test_the_generalist_is_resumed_in_any_phase(checkout):
     first = "transframer threads=1 train --config ROOT/recipes/generalist-first.yaml --out r/first"
     second = (
         "transframer threads=1 train --config ROOT/recipes/generalist-second.yaml --start-from r/first "
         "--out r/second"
     )
+    launch = "torchrun threads=1 --standalone --nproc-per-node 2 -m transframer train"
+    third = f"{launch} --config ROOT/recipes/generalist-third.yaml --start-from r/second --out r/third"
     assert called(checkout, "generalist", "r", code=143, STOP="r/first") == [first]
     assert called(checkout, "generalist", "r", code=143, STOP="r/second") == [
         "transframer threads=1 train --resume r/first",
         second,
     ]
-    assert called(checkout, "generalist", "r") == [
+    assert called(checkout, "generalist", "r", code=143, STOP="r/third") == [
         "transframer threads=1 train --resume r/second",
-        "transframer threads=1 benchmark r/second",
+        third,
+    ]
+    assert called(checkout, "generalist", "r") == [
+        f"{launch} --resume r/third",
+        "transframer threads=1 benchmark r/third",
     ]
 
 
 def test_the_last_command_is_one_of_ours():
-    words = shlex.split((RECIPES / "gpu").read_text().splitlines()[-1].replace("$run", "r"))
+    script = (RECIPES / "gpu").read_text().replace("\\\n", "")
+    words = shlex.split(script.splitlines()[-1].replace("$run", "r"))
     command = cli.COMMANDS[" ".join(words[1:3])]
     module, _, name = command.config.partition(":")
     config = parse(getattr(__import__(module, fromlist=[name]), name), words[3:], prog="speed")
     assert (config.parts, config.presets, config.peers) == (["training"], ["small"], False)
+    recipe = yaml.safe_load((RECIPES / "gpu.yaml").read_text())
+    assert (config.precision, config.training_batch) == (recipe["precision"], recipe["batch_size"])
 
 
 def test_ctrl_c_stops_the_recipe_and_says_how_to_go_on(checkout):

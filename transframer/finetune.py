@@ -12,7 +12,7 @@ from transframer.benchmarks.config import BenchmarkConfig
 from transframer.benchmarks.quality import benchmark_run, tasks_of_world
 from transframer.benchmarks.results import TaskResult
 from transframer.benchmarks.tables import interval, metric_name
-from transframer.data.catalog import open_dataset
+from transframer.data.catalog import open_dataset, task_for
 from transframer.errors import unknown_name
 from transframer.finetune_config import FinetuneConfig
 from transframer.models.catalog import get_model
@@ -21,6 +21,7 @@ from transframer.task_settings import configured_task
 from transframer.training.checkpoint import load_run
 from transframer.training.config import TrainConfig
 from transframer.training.loop import train
+from transframer.training.material import other_classes
 
 EPOCHS, LEAST_SAMPLES, MOST_SAMPLES = 10, 4_000, 200_000
 OLD_TASKS = "old_tasks"
@@ -77,15 +78,21 @@ def train_config(config: FinetuneConfig, stored: TrainConfig, old: Sequence[str]
     kept = dict(stored.task_settings.get(config.task, {}))
     kept.pop("classes", None)  # they come from the new data
     task_settings = {**stored.task_settings, config.task: {**kept, **config.task_settings}}
-    steps = config.steps
-    if config.minutes is None and steps is None:
+    steps, rate = config.steps, config.learning_rate
+    if rate is None or (config.minutes is None and steps is None):
         task = configured_task(config.task, task_settings)
-        n = len(
-            open_dataset(config.data, "train", task, format=config.data_format, options=config.data_options)
+        dataset = open_dataset(
+            config.data, "train", task, format=config.data_format, options=config.data_options
         )
-        samples = min(max(EPOCHS * n, LEAST_SAMPLES), MOST_SAMPLES) / weights[config.task]
-        steps = max(1, round(samples / config.batch_size))
-    rate = get_model(stored.model).learning_rates[stored.preset] / (2 if config.lora_rank else 4)
+        if config.minutes is None and steps is None:
+            samples = min(max(EPOCHS * len(dataset), LEAST_SAMPLES), MOST_SAMPLES) / weights[config.task]
+            steps = max(1, round(samples / config.batch_size))
+        if rate is None:
+            if "classes" not in config.task_settings:
+                task = task_for(task, dataset)
+            anew = config.task in stored.tasks and other_classes(task, stored)
+            part = 2 if config.lora_rank else 1 if anew else 4
+            rate = get_model(stored.model).learning_rates[stored.preset] / part
     return TrainConfig(
         model=stored.model,
         preset=stored.preset,
@@ -106,7 +113,7 @@ def train_config(config: FinetuneConfig, stored: TrainConfig, old: Sequence[str]
         seed=config.seed,
         size_px=config.size_px or stored.size_px,
         batch_size=config.batch_size,
-        learning_rate=config.learning_rate or rate,
+        learning_rate=rate,
         precision=config.precision,
         workers=config.workers,
         validations=config.validations,

@@ -34,7 +34,8 @@ class FinetuneConfig:
             epochs, but at least 4,000 samples and at most 200,000.
         size_px: height and width of the frames, a multiple of 16; that of the model if not given.
         batch_size: samples per step.
-        learning_rate: the peak; a quarter of the preset's if not given, half of it at a low rank.
+        learning_rate: the peak. If not given, that of the preset where the model knows the task with other
+            classes, whose rows of the task then begin anew; else a quarter of it, and half at a low rank.
         patience: stop after so many validations in a row without a better one, and keep the best model; 0
             always trains to the end.
         validations: how many times to validate, evenly over the run.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, UInt8
@@ -12,6 +12,8 @@ from torch import Tensor
 from transframer.errors import ConfigError, DataError
 
 Subsampling = Literal["4:2:0", "4:4:4"]
+Estimate = Literal["mode", "median", "mean"]
+ESTIMATES: tuple[Estimate, ...] = get_args(Estimate)
 
 
 @dataclass(frozen=True)

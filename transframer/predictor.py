@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from transframer.codec import round_trips, token_count
-from transframer.frames import Episode, Frame
+from transframer.frames import Episode, Estimate, Frame
 
-Estimate = Literal["mode", "median", "mean"]
-ESTIMATES: tuple[Estimate, ...] = get_args(Estimate)
 Likelihood = Literal["exact", "bound"]
 
 
@@ -43,9 +42,11 @@ class Samples:
     Attributes:
         frames: the predicted frames, annotated by each episode's query.
         log_prob: nats of each drawn frame under the model itself (temperature 1, no truncation), given its
-            latent variables where it has any.
-        tokens: what each frame was drawn as, counted: triples (the stop not counted), codes.
-        grid: the quantised DCT coefficients drawn, of a predictor that draws such; else None.
+            latent variables where it has any; nan of an estimate that is made as a whole.
+        tokens: what each frame was drawn as, counted: triples (the stop not counted), codes; 0 of an
+            estimate that is made as a whole.
+        grid: the quantised DCT coefficients drawn, or those of an estimate that is made as a whole; None of
+            a predictor that draws none.
     """
 
     frames: list[Frame]
@@ -99,6 +100,17 @@ class FramePredictor(nn.Module, abc.ABC):
     def collate(self, episodes: Sequence[Episode]) -> Any:
         """Episodes of one frame size as a batch of CPU tensors with a method `to(device)`; needs no
         weights, so that it may run in a data-loading worker."""
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """For what only looks: evaluation mode, and no gradients."""
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.train(training)
 
     def blocks(self) -> list[nn.Module]:
         """The parts that are compiled, each by itself; blocks of one class and shape share their code."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transframer.codec import Tokens, decode_frames, grid_from_tokens
+from transframer.codec import Tokens, code_episodes, decode_frames, grid_from_tokens
 from transframer.errors import ConfigError
-from transframer.frames import Episode
+from transframer.frames import ESTIMATES, Episode, Estimate, Frame
 from transframer.models.choosing import Choice, ChunkDecoder, stops
 from transframer.models.compiled import CompiledChunk, CompiledDecoder
 from transframer.models.decoder import STOP
-from transframer.predictor import ESTIMATES, Estimate, Samples
+from transframer.predictor import Samples
 
 if TYPE_CHECKING:
     from transframer.models.transframer import Transframer
@@ -31,7 +32,8 @@ class Sampler:
     the mode suits frames that hold a decision (the lit cell of a class), the median frames that hold a field
     (depth). "mean" takes the mean of each coefficient instead, rounded, where it is coded with a probability
     of 0.3 or more, else zero: where it is uncertain which way something moves, the median is no motion, and
-    the mean, which minimises the squared error, half of each.
+    the mean, which minimises the squared error, half of each. A model with a sketch gives its mean by
+    `sketched` instead, at once.
 
     Args:
         model: the Transframer to draw from.
@@ -79,14 +81,10 @@ class Sampler:
                 expected="0, unless the model has a draft, runs as kernels and decides event by event",
             )
 
-    @torch.no_grad()
     def sample(self, episodes: Sequence[Episode], samples_per_query: int = 1) -> Samples:
         """Draws frames for episodes of one size; see `FramePredictor.sample`."""
-        model = self.model
-        training = model.training
-        model.eval()
-        tokens, log_prob = self.tokens(episodes, samples_per_query)
-        model.train(training)
+        with self.model.evaluating():
+            tokens, log_prob = self.tokens(episodes, samples_per_query)
         height, width = episodes[0].size
         grid = grid_from_tokens(tokens, (height // 8, width // 8))
         queries = [episode for episode in episodes for _ in range(samples_per_query)]
@@ -155,6 +153,19 @@ class Sampler:
             return torch.zeros(size, device=device)
         source = device if self.generator is None else self.generator.device
         return torch.rand(size, generator=self.generator, device=source).to(device)
+
+
+def sketched(model: Transframer, episodes: Sequence[Episode]) -> Samples:
+    """The frames that the model sketches (see `transframer.models.sketch`), its estimate of their mean."""
+    asked = [episode.without_target() for episode in episodes]
+    batch = model.collate(asked).to(model.device)
+    with model.evaluating():
+        sketch = model.encode_start(batch).sketch
+    assert sketch is not None, "a model that sketches"
+    images = (sketch + batch.level).clamp(0, 255).round().to(torch.uint8).cpu()
+    frames = [Frame(image, episode.query) for image, episode in zip(images, asked, strict=True)]
+    grid = code_episodes([replace(e, target=frame) for e, frame in zip(asked, frames, strict=True)])
+    return Samples(frames, torch.full((len(batch),), torch.nan), torch.zeros(len(batch)).long(), grid)
 
 
 def _tokens(events: Int[Tensor, "3 b n"], length: Int[Tensor, " b"]) -> Tokens:

@@ -6,12 +6,12 @@ import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from transframer.frames import Episode, Frame
+from transframer.frames import Episode, Estimate, Frame
 
 Prediction = TypeVar("Prediction")
 Score = TypeVar("Score")
@@ -83,10 +83,9 @@ class Task(abc.ABC, Generic[Prediction, Score]):
         context_images: the least and the greatest number of context images.
         round_trip_bound: the worst headline value of the true target after coding and decoding, at the
             task's own settings, over samples of the world.
-        estimate: which point estimate of the predicted frame suits the headline: "mode" for a frame that
-            holds a decision (a lit cell), "median" for one that holds a field (depth), "mean" for one that
-            is judged by squared error or whose parts may go either way (video, motion); see
-            `transframer.sampling.Sampler`.
+        estimate: which point estimate of the predicted frame suits the headline: "mean" for a frame with a
+            value at every pixel, "mode" for one that holds decisions (a lit cell, boxes), "median" where
+            neither suits; see `transframer.sampling.Sampler`.
         draws: how many frames are drawn at temperature 1 and combined into one prediction where nothing else
             is asked for: more than one for a task whose estimate lacks what the headline judges, such as the
             scores of boxes.
@@ -100,7 +99,7 @@ class Task(abc.ABC, Generic[Prediction, Score]):
     headline: ClassVar[Metric]
     context_images: ClassVar[tuple[int, int]] = (1, 1)
     round_trip_bound: ClassVar[float]
-    estimate: ClassVar[Literal["mode", "median", "mean"]] = "mode"
+    estimate: ClassVar[Estimate] = "mode"
     draws: ClassVar[int] = 1
     uncertainty_metric: ClassVar[Metric] = Metric("uncertainty", higher_is_better=False)
     error_metric: ClassVar[Metric] = Metric("error", higher_is_better=False)

@@ -19,7 +19,7 @@ from transframer.tasks.image_classification import ImageClassification
 from transframer.tasks.object_detection import ObjectDetection
 
 _CLASSIFIER_WIDTHS = (64, 128, 192, 256)
-_DETECTOR_WIDTHS = (64, 112, 208)
+_DETECTOR_WIDTHS = (64, 128, 224)
 _PYRAMID = 96  # channels of the detector's levels, at 1/4, 1/8 and 1/16
 # One "anchor" a cell only tells FCOS each level's unit of length: objects of the world are small.
 _UNITS_PX = (4, 8, 16)

@@ -10,6 +10,7 @@ import torch
 from tests.models.conftest import CONFIG, episode, wake
 from transframer.codec import code_episodes, legal_mask
 from transframer.models.draft import Draft, EventPrior
+from transframer.models.legal import later_pairs
 from transframer.models.transframer import Transframer
 
 
@@ -66,9 +67,7 @@ def test_cells_that_the_subsampling_lacks_cost_nothing():
 
 
 def test_only_the_coefficients_after_the_chunk_teach_the_draft():
-    from transframer.models.transframer import _later
-
-    later = _later(torch.tensor([0, 5]), torch.tensor([-1, 2]), (2, 2))
+    later = later_pairs(torch.tensor([0, 5]), torch.tensor([-1, 2]), (2, 2))
     assert later[0].all()
     assert later[1].flatten().long().argmax() == 5 * 4 + 3
     assert later[1].sum() == 192 * 4 - (5 * 4 + 3)

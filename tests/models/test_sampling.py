@@ -7,7 +7,7 @@ import torch
 from jaxtyping import TypeCheckError
 
 from tests.models.conftest import CONFIG, episode, wake
-from transframer.codec import Tokens, check_tokens, decode_frames, grid_from_tokens, legal_mask
+from transframer.codec import Tokens, check_tokens, code_episodes, decode_frames, grid_from_tokens, legal_mask
 from transframer.errors import ConfigError
 from transframer.frames import Frame
 from transframer.models.attention import KeyValueCache
@@ -263,3 +263,30 @@ def test_a_gpu_draws_what_the_cpu_draws(model, episodes, how):
     for ours, theirs in zip(tokens, on_gpu, strict=True):
         assert torch.equal(ours, theirs.cpu())
     torch.testing.assert_close(nats, gpu_nats.cpu(), rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mean_of_a_model_with_a_sketch_is_the_sketch(any_model, episodes, training):
+    any_model.train(training)
+    drawn = any_model.sample(episodes, samples_per_query=2, temperature=0.0, estimate="mean")
+    assert any_model.training == training
+    any_model.eval()
+    batch = any_model.collate(episodes)
+    blank = torch.zeros(len(batch), 192, *batch.grid_size, dtype=torch.int16)
+    with torch.no_grad():
+        start = torch.zeros(len(batch), dtype=torch.long)
+        sketch = any_model.encode(batch, any_model.dct_images(batch), blank, start).sketch
+    for i, e in enumerate(episodes):
+        weights = e.query.codec.reference
+        level = 128.0 if weights is None else sum(
+            w * frame.image.float() for w, frame in zip(weights, e.context, strict=True)
+        )  # fmt: skip
+        expected = (sketch[i] + level).clamp(0, 255)
+        for frame in drawn.frames[2 * i : 2 * i + 2]:
+            assert (frame.image.float() - expected).abs().max() <= 0.51
+            assert frame.annotation == e.query
+    assert drawn.log_prob.isnan().all()
+    assert not drawn.tokens.any()
+    named = zip(episodes, drawn.frames[::2], strict=True)
+    again = code_episodes([replace(e, target=frame) for e, frame in named])
+    assert torch.equal(drawn.grid[::2], again)

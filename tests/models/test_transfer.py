@@ -72,6 +72,36 @@ class TestExtended:
         asked = [of_new_names(), episode()]
         assert torch.equal(loaded.log_prob(asked), larger.log_prob(asked))
 
+    def test_a_task_learned_anew_starts_as_the_mean_of_the_others(self, any_model, episodes):
+        known = extended(any_model, ["third"], [])
+        larger = extended(known, ["first", "fourth"], [], anew=["first", "fourth"])
+        for before, after in zip(known.task_tables(), larger.task_tables(), strict=True):
+            torch.testing.assert_close(after.weight[0], before.weight[1:3].mean(0))
+            assert torch.equal(after.weight[1:3], before.weight[1:3])
+        as_before = larger.log_prob(episodes) == any_model.log_prob(episodes)
+        assert as_before.tolist() == [e.task != "first" for e in episodes]
+
+    def test_the_only_task_learned_anew_starts_as_in_random_weights(self):
+        torch.manual_seed(0)
+        alone = Transframer(replace(CONFIG, tasks=("first",)))
+        untrained = [table.weight[0].clone() for table in alone.task_tables()[1:]]  # of the draft: constants
+        wake(alone)
+        for table, start in zip(extended(alone, [], [], ["first"]).task_tables()[1:], untrained, strict=True):
+            assert torch.equal(table.weight[0], start)
+
+    def test_it_may_get_a_sketch(self, episodes):
+        torch.manual_seed(0)
+        plain = wake(Transframer(replace(CONFIG, sketch=False)))
+        larger = extended(plain, [], [], changes={"sketch": True, "chunk_overlap": 5})
+        assert (larger.config.sketches, larger.config.chunk_overlap) == (True, 5)
+        larger = extended(plain, [], [], changes={"sketch": True})
+        torch.testing.assert_close(larger.log_prob(episodes), plain.log_prob(episodes))
+
+    @pytest.mark.parametrize("changes", [{"width": 48}, {"sketch": False}, {"value_layers": 1}, {"heads": 2}])
+    def test_settings_that_would_lose_weights_are_refused(self, any_model, changes):
+        with pytest.raises(ConfigError, match="model to start from that has"):
+            extended(any_model, [], [], changes=changes)
+
     def test_beyond_the_spare_rows_too(self, any_model, episodes):
         larger = extended(any_model, [f"task {i}" for i in range(40)], [])
         rows = larger.encoder.annotations.task.num_embeddings

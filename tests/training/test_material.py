@@ -154,6 +154,19 @@ class TestFirstPredictor:
         asked = [task.format(s) for s in World("test", 0, 32).samples(range(2), task.sample_type, task.clip)]
         assert torch.equal(predictor.eval().log_prob(asked), start.log_prob(asked))
 
+    def test_other_classes_are_learned_anew(self, folder, tmp_path):
+        train(settings(tmp_path / "first", folder, steps=1))
+        start, _ = load_run(tmp_path / "first")
+
+        def biases(task_settings):
+            config = settings(tmp_path / "run", folder, start_from=tmp_path / "first")
+            config = dataclasses.replace(config, task_settings=task_settings)
+            return first_predictor(config, Material.of(config)).task_tables()[1].weight
+
+        assert torch.equal(biases({}), start.task_tables()[1].weight)
+        others = {TASK: {"classes": [name.upper() for name in CLASSES]}}
+        assert not torch.equal(biases(others), start.task_tables()[1].weight)
+
     def test_a_run_that_is_resumed_needs_no_other(self, folder, tmp_path):
         first, second = tmp_path / "first", tmp_path / "second"
         train(settings(first, folder, steps=1))

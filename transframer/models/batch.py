@@ -77,6 +77,16 @@ class Batch:
         """Rows and columns of 8 x 8 blocks."""
         return self.images.shape[2] // BLOCK, self.images.shape[3] // BLOCK
 
+    @property
+    def halves_chroma(self) -> Bool[Tensor, " b"]:
+        """Which targets are coded with chroma at half the resolution; on the CPU."""
+        return torch.tensor([settings.subsampling == "4:2:0" for settings in self.codec])
+
+    @property
+    def level(self) -> Float[Tensor, "b 3 #h #w"]:
+        """What targets are coded as differences from, in grey levels: their references, or 128."""
+        return torch.where(self.has_reference[:, None, None, None], self.reference, 128.0)
+
     def select(self, rows: Int[Tensor, " k"]) -> tuple[Batch, Int[Tensor, " f2"]]:
         """These episodes, which may repeat, and the packed indices of their context frames."""
         slots = self.slots[rows, :-1]

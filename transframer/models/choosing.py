@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from transframer.frames import Estimate
 from transframer.models.attention import KeyValueCache
 from transframer.models.decoder import STOP, Context, TripleDecoder
-from transframer.predictor import Estimate
 
 # Below 1/2 a median is zero. A mean need not be, but looking at all coefficients takes too long: from 0.15 on
 # instead gave at most .002 dB more, and less on video, in nearly twice the time (docs/log.md).

@@ -38,6 +38,7 @@ class Context:
         columns: cells in a row.
         draft: the coefficients as drafted; None in a model without.
         prior: the events' probabilities that follow from the draft.
+        sketch: the target's pixels as sketched, b x 3 x h x w; None in a model without.
     """
 
     cells: Tensor
@@ -50,6 +51,7 @@ class Context:
     columns: int
     draft: Draft | None = None
     prior: EventPrior | None = None
+    sketch: Tensor | None = None
 
     def select(self, rows: Tensor) -> Context:
         """These rows of the batch."""
@@ -61,7 +63,8 @@ class Context:
         context = Context(cells, memory, mask, self.positions, pointer_keys, legal, last_legal, self.columns)
         if self.draft is None or self.prior is None:
             return context
-        return replace(context, draft=self.draft.select(rows), prior=self.prior.select(rows))
+        sketch = None if self.sketch is None else self.sketch.index_select(0, rows)
+        return replace(context, draft=self.draft.select(rows), prior=self.prior.select(rows), sketch=sketch)
 
     def starting_from(self, draft: Draft) -> Context:
         """The same context with a draft."""

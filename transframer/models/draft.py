@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from transframer.codec import N_CHANNELS, channel_zigzag
-from transframer.models.hints import N_HINTS
 
 
 @dataclass(frozen=True)
@@ -57,14 +56,20 @@ class DraftHead(nn.Module):
     How often each coefficient of a task is coded, and how large it is then, are biases that learn faster than
     the rest: an optimiser of a fixed step size finds these before it bends the features towards them. So are
     the weights that each coefficient of a task gives to the same coefficient of the hints.
+
+    Args:
+        width: channels of a cell.
+        n_tasks: rows of the tables of biases and weights.
+        n_hints: images that hint at the target.
     """
 
-    def __init__(self, width: int, n_tasks: int) -> None:
+    def __init__(self, width: int, n_tasks: int, n_hints: int) -> None:
         super().__init__()
+        self.n_hints = n_hints
         self.hidden = nn.Linear(width, 2 * width)
         self.out = nn.Linear(2 * width, 3 * N_CHANNELS, bias=False)
         self.bias = nn.Embedding(n_tasks, 3 * N_CHANNELS)
-        self.hint = nn.Embedding(n_tasks, 2 * N_HINTS * N_CHANNELS)
+        self.hint = nn.Embedding(n_tasks, 2 * n_hints * N_CHANNELS)
         nn.init.zeros_(self.hint.weight)
         self.bias.lr_scale, self.hint.lr_scale = 15.0, 5.0  # type: ignore[assignment]
         with torch.no_grad():  # starts as rare coefficients, rarer at high frequencies, of either sign
@@ -88,9 +93,9 @@ class DraftHead(nn.Module):
         out = self.out(F.silu(self.hidden(cells))) + self.bias(task)[:, None]
         out = out.to(torch.promote_types(out.dtype, torch.float32))
         coded, centre, spread = out.transpose(1, 2).unflatten(1, (3, N_CHANNELS)).unbind(1)
-        weight = self.hint(task).view(len(task), 2, N_HINTS, N_CHANNELS, 1)
-        coded = coded + (weight[:, 0] * hints.asinh().abs()).sum(1)
-        centre = centre + (weight[:, 1] * hints).sum(1).asinh()
+        weight = self.hint(task).view(len(task), self.n_hints, 2, N_CHANNELS, 1)
+        coded = coded + (weight[:, :, 0] * hints.asinh().abs()).sum(1)
+        centre = centre + (weight[:, :, 1] * hints).sum(1).asinh()
         return Draft(coded, centre, F.softplus(spread) + 0.1, legal)
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transframer.models.batch import Batch
-from transframer.models.motion import follow_motion, search_motion
+from transframer.models.motion import follow_motion, search_motion, timed_pairs
 
 N_HINTS = 2
 _NEARNESS = 4.0  # a frame further by 1 radian, or one unit of time, weighs exp(-4)
@@ -28,27 +28,20 @@ def hint_images(batch: Batch) -> Float[Tensor, "b 2 3 h w"]:
     the average of the context frames, the nearer to the query's camera or time the more. The motion is in Cr
     and Cb of a grey frame, which it is where there is none.
     """
-    images, context = batch.images.float(), batch.context
+    images = batch.images.float()
     weight = (-_NEARNESS * _distance(batch)).exp() + 1e-6
     total = weight.new_zeros(len(batch)).index_add_(0, batch.episode, weight)
     share = (weight / total[batch.episode])[:, None, None, None]
     look = images.new_zeros(len(batch), *images.shape[1:]).index_add_(0, batch.episode, images * share)
     motion = torch.full_like(look, 128.0)
 
-    frames = torch.where(batch.slots[:, :-1] < len(images), batch.slots[:, :-1], len(images))  # b n
-    time = _padded(context.time)[frames]
-    timed = _padded(context.has_time)[frames]
-    moving = (timed.sum(1) > 1).nonzero()[:, 0]
-    if len(moving):
-        apart = torch.where(timed, time.abs(), torch.inf)[moving]
-        nearest = apart.topk(2, dim=1, largest=False).indices
-        ends = nearest.gather(1, time[moving].gather(1, nearest).argsort(1))  # early, late
-        early, late = (images[frames[moving].gather(1, ends)[:, i]] for i in (0, 1))
-        early_at, late_at = time[moving].gather(1, ends).unbind(1)
-        px = search_motion(early, late, early_at, late_at)
-        look[moving] = follow_motion(early, late, early_at, late_at, px)
+    pairs = timed_pairs(batch)
+    if len(pairs.rows):
+        early, late = images[pairs.early], images[pairs.late]
+        px = search_motion(early, late, pairs.early_at, pairs.late_at)
+        look[pairs.rows] = follow_motion(early, late, pairs.early_at, pairs.late_at, px)
         colours = torch.einsum("rc,nchw->nrhw", _RGB_FROM_MOTION.to(px.device), px)
-        motion[moving] += _GREYS_PER_PX * colours
+        motion[pairs.rows] += _GREYS_PER_PX * colours
     return torch.stack([look, motion], 1)
 
 
@@ -60,7 +53,3 @@ def _distance(batch: Batch) -> Float[Tensor, " f"]:
     turn = (ray[:, 3:] * asked[:, 3:]).sum(1).clamp(-1, 1).acos()
     move = (ray[:, :3] - asked[:, :3]).norm(dim=1) / _RADIAN_M
     return (turn + move) * context.has_camera + context.time.abs() * context.has_time
-
-
-def _padded(values: Tensor) -> Tensor:
-    return torch.cat([values, values.new_zeros(1)])

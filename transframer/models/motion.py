@@ -9,16 +9,55 @@ build (arXiv 1709.02371), of colours instead of learned features, and its softma
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+
+from transframer.models.batch import Batch
 
 _CELLS = 16  # of the search's grid along the short side of the image
 _REACH = 3  # cells that the search looks to each side, in half cells
 _WINDOW = 9  # side of the square that has to match, in cells
 _GREYS = 1.0  # mean absolute difference that makes a displacement e times less likely
 _STILL = 4.0  # the same, per cell of displacement: nothing tells motions in a flat area apart
+
+
+class TimedPairs(NamedTuple):
+    """Two context frames of each episode that has times, those nearest to the query's.
+
+    Attributes:
+        rows: the episodes.
+        early, late: the packed indices of their frames.
+        early_at, late_at: when these were seen, relative to the query.
+    """
+
+    rows: Int[Tensor, " n"]
+    early: Int[Tensor, " n"]
+    late: Int[Tensor, " n"]
+    early_at: Float[Tensor, " n"]
+    late_at: Float[Tensor, " n"]
+
+
+def timed_pairs(batch: Batch) -> TimedPairs:
+    """The pairs of a batch; episodes without two frames of different times have none."""
+    f = len(batch.images)
+    frames = torch.where(batch.slots[:, :-1] < f, batch.slots[:, :-1], f)  # b n
+    time = F.pad(batch.context.time, (0, 1))[frames]
+    timed = F.pad(batch.context.has_time, (0, 1))[frames]
+    rows = (timed.sum(1) > 1).nonzero()[:, 0]
+    frames, time = frames[rows], time[rows]
+    if not len(rows):
+        return TimedPairs(rows, rows, rows, time.new_zeros(0), time.new_zeros(0))
+    apart = torch.where(timed[rows], time.abs(), torch.inf)
+    nearest = apart.topk(2, dim=1, largest=False).indices
+    ends = nearest.gather(1, time.gather(1, nearest).argsort(1))  # early, late
+    early, late = frames.gather(1, ends).unbind(1)
+    early_at, late_at = time.gather(1, ends).unbind(1)
+    moves = early_at < late_at
+    return TimedPairs(*(part[moves] for part in (rows, early, late, early_at, late_at)))
 
 
 @torch.no_grad()

@@ -33,6 +33,9 @@ class TransframerConfig:
         draft: start from a draft of all coefficients, and give the model hints of the target (see
             `transframer.models.draft`); False is the paper's model.
         draft_weight: weight of the draft's own nats in the training loss, divided as the events' are.
+        sketch: predict the target's pixels too, and give the draft and the decoders their coefficients (see
+            `transframer.models.sketch`); of no effect without a draft or a stem on the pixels.
+        sketch_weight: weight of the sketch's error in the training loss.
     """
 
     tasks: tuple[str, ...] = ()
@@ -55,6 +58,8 @@ class TransframerConfig:
     length_power: float = 1.0
     draft: bool = True
     draft_weight: float = 0.3
+    sketch: bool = True
+    sketch_weight: float = 2.0
 
     def __post_init__(self) -> None:
         if not 0 < self.chunk_overlap < self.chunk_events:
@@ -70,6 +75,11 @@ class TransframerConfig:
         for width in (self.width, *self.encoder_widths):
             if width % self.heads:
                 raise ConfigError(f"{width} channels do not divide into {self.heads} heads", field="heads")
+
+    @property
+    def sketches(self) -> bool:
+        """Whether there is a sketch."""
+        return self.sketch and self.draft and bool(self.pixel_stem)
 
 
 # Peak learning rates. That of tiny is tuned (docs/log.md), that of paper is the parent's (arXiv 2103.03841).
@@ -123,6 +133,7 @@ PRESETS: dict[str, TransframerConfig] = {
         dropout=0.1,
         length_power=0.0,
         draft=False,
+        sketch=False,
     ),
 }
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from transframer.errors import ConfigError, DataError
-from transframer.frames import Episode, Frame
+from transframer.frames import Episode, Estimate, Frame
 from transframer.models.code_heads import CategoricalHead, CodeHead, RegressionHead
 from transframer.models.pretrained import Pretrained, settings_of
 from transframer.models.space_time import Divergence, SpaceTimeTransformer, TimeCache
@@ -18,7 +18,7 @@ from transframer.models.spatial_temporal_config import SpatialTemporalConfig
 from transframer.models.video_batch import VideoBatch, collate_videos, refusal
 from transframer.models.video_memory import VideoMemory
 from transframer.models.vqgan import VQAutoencoder
-from transframer.predictor import Estimate, FramePredictor, Likelihood, Loss, Memory, Samples
+from transframer.predictor import FramePredictor, Likelihood, Loss, Memory, Samples
 
 
 class SpatialTemporal(FramePredictor, Pretrained):
@@ -151,36 +151,33 @@ class SpatialTemporal(FramePredictor, Pretrained):
         events = torch.full_like(batch.given, round(bits / math.log2(self.config.codes)))
         return Loss(loss.total, nats, events, {"codes": nats, "latents": torch.zeros_like(nats)})
 
-    @torch.no_grad()
     def log_prob(self, episodes: Sequence[Episode]) -> Float[Tensor, " b"]:
         """Nats of the codes of each episode's target frame; with latent variables a lower bound, which grows
         towards it with `bound_samples` (importance weighting, arXiv 1509.00519).
 
         The latents of the context are drawn from their posterior, as sampling does, with a fixed seed.
         """
-        training = self.training
-        self.eval()
-        batch = self.collate(episodes).to(self.device)
-        if not batch.has_target:
-            raise DataError("episodes without target frames", expected="a target in every episode")
-        codes = self._codes(batch)
-        rows = torch.arange(len(batch), device=self.device)
-        generator = torch.Generator().manual_seed(0)
-        books = self.autoencoder.codebooks
-        count = self.config.bound_samples if self.config.latent_width else 1
-        found = []
-        for _ in range(count):
-            features, divergence = self._predicted(batch, codes, generator)
-            at = rows, batch.given - 1
-            _, nats = self.head.scored(
-                features[at].flatten(0, 1),
-                books.vectors_of(codes[at]).flatten(0, 2),
-                codes[rows, batch.given].flatten(0, 2),
-                books,
-            )
-            found.append(-nats.view(len(batch), -1).double().sum(1) - divergence.log_ratio[at].double())
-        self.train(training)
-        return (torch.stack(found).logsumexp(0) - torch.tensor(count).double().log()).float()
+        with self.evaluating():
+            batch = self.collate(episodes).to(self.device)
+            if not batch.has_target:
+                raise DataError("episodes without target frames", expected="a target in every episode")
+            codes = self._codes(batch)
+            rows = torch.arange(len(batch), device=self.device)
+            generator = torch.Generator().manual_seed(0)
+            books = self.autoencoder.codebooks
+            count = self.config.bound_samples if self.config.latent_width else 1
+            found = []
+            for _ in range(count):
+                features, divergence = self._predicted(batch, codes, generator)
+                at = rows, batch.given - 1
+                _, nats = self.head.scored(
+                    features[at].flatten(0, 1),
+                    books.vectors_of(codes[at]).flatten(0, 2),
+                    codes[rows, batch.given].flatten(0, 2),
+                    books,
+                )
+                found.append(-nats.view(len(batch), -1).double().sum(1) - divergence.log_ratio[at].double())
+            return (torch.stack(found).logsumexp(0) - torch.tensor(count).double().log()).float()
 
     @torch.no_grad()
     def round_trips(self, episodes: Sequence[Episode]) -> tuple[list[Frame], int]:
@@ -197,7 +194,6 @@ class SpatialTemporal(FramePredictor, Pretrained):
         """Keys and values of the latest frames, and the codes of the latest one."""
         return VideoMemory(window)
 
-    @torch.no_grad()
     def sample(
         self,
         episodes: Sequence[Episode],
@@ -222,24 +218,22 @@ class SpatialTemporal(FramePredictor, Pretrained):
             raise ConfigError(
                 f"temperature {temperature}, top_p {top_p}", expected="temperature >= 0, top_p in (0, 1]"
             )
-        training = self.training
-        self.eval()
-        queries = [episode.without_target() for episode in episodes for _ in range(samples_per_query)]
-        batch = self.collate([episode.without_target() for episode in episodes]).to(self.device)
-        features, frame = self._next_features(batch, samples_per_query, temperature, generator, memory)
-        flat, latest, grid = features.flatten(0, 1), frame.flatten(0, 2), frame.shape[1:3]
-        groups, books = self.config.groups, self.autoencoder.codebooks
-        device = self.device if generator is None else generator.device
-        uniform = torch.rand(len(flat), groups, generator=generator, device=device).to(self.device)
-        codes, nats = self.head.drawn(flat, latest, books, temperature, top_p, uniform)
-        shape = len(queries), *grid, groups
-        vectors = books.vectors_of(codes)
-        if isinstance(memory, VideoMemory):
-            memory.frame = vectors.view(*shape[:3], -1)
-        if temperature == 0 and estimate != "mode":
-            vectors = self.head.expected(flat, latest, codes, books)
-        images = self.autoencoder.images_of(vectors.view(*shape[:3], -1)).cpu()
-        self.train(training)
+        with self.evaluating():
+            queries = [episode.without_target() for episode in episodes for _ in range(samples_per_query)]
+            batch = self.collate([episode.without_target() for episode in episodes]).to(self.device)
+            features, frame = self._next_features(batch, samples_per_query, temperature, generator, memory)
+            flat, latest, grid = features.flatten(0, 1), frame.flatten(0, 2), frame.shape[1:3]
+            groups, books = self.config.groups, self.autoencoder.codebooks
+            device = self.device if generator is None else generator.device
+            uniform = torch.rand(len(flat), groups, generator=generator, device=device).to(self.device)
+            codes, nats = self.head.drawn(flat, latest, books, temperature, top_p, uniform)
+            shape = len(queries), *grid, groups
+            vectors = books.vectors_of(codes)
+            if isinstance(memory, VideoMemory):
+                memory.frame = vectors.view(*shape[:3], -1)
+            if temperature == 0 and estimate != "mode":
+                vectors = self.head.expected(flat, latest, codes, books)
+            images = self.autoencoder.images_of(vectors.view(*shape[:3], -1)).cpu()
         return Samples(
             [Frame(image, query.query) for image, query in zip(images, queries, strict=True)],
             -nats.view(len(queries), -1).sum(1).cpu(),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,23 +15,55 @@ from transframer.models.transframer import Transframer
 from transframer.predictor import FramePredictor
 
 
-def extended(model: Transframer, tasks: Iterable[str], kinds: Iterable[str]) -> Transframer:
+@torch.no_grad()
+def extended(
+    model: Transframer,
+    tasks: Iterable[str],
+    kinds: Iterable[str],
+    anew: Iterable[str] = (),
+    changes: Mapping[str, Any] | None = None,
+) -> Transframer:
     """A copy that also knows these tasks and annotation kinds; what it says of the old ones stays as it is.
 
     New names come after the old ones, so that every old name keeps its row in the embedding tables.
+
+    Args:
+        anew: tasks that it knows but is to learn with other labels. Their rows become the mean of the other
+            tasks' rows, or those of random weights where it knows no other: what it is certain of now would
+            have to be unlearned.
+        changes: other settings of the copy, which keeps all the weights; a part that the model lacks, such
+            as a sketch, begins with random ones.
+
+    Raises:
+        ConfigError: changes under which its weights do not fit.
     """
     config = dataclasses.replace(
         model.config,
         tasks=tuple(dict.fromkeys((*model.config.tasks, *tasks))),
         kinds=tuple(dict.fromkeys((*model.config.kinds, *kinds))),
+        **(changes or {}),
     )
     larger = Transframer(config)
     own = larger.state_dict()
+    tables = {table.weight.data_ptr() for table in (*larger.task_tables(), larger.encoder.annotations.kind)}
     for name, value in model.state_dict().items():
-        if own[name].shape == value.shape:
+        if name in own and own[name].shape == value.shape:
             own[name].copy_(value)
-        else:  # a table with more rows
-            own[name][: len(value)].copy_(value)
+        elif name in own and own[name].data_ptr() in tables:  # for more names, or for one more hint
+            own[name][: value.shape[0], : value.shape[1]].copy_(value)
+        else:
+            raise ConfigError(
+                f"{dict(changes or {})} for a model to start from that has {name} of {tuple(value.shape)}",
+                field="model_settings",
+                expected="changes that keep all its weights, such as another sketch_weight or chunk_events",
+                next_step="train from random weights, or leave the model as it is",
+            )
+    known, again = model.config.tasks, set(anew)
+    others = [row for row, name in enumerate(known) if name not in again]
+    for table, random in zip(larger.task_tables(), Transframer(config).task_tables(), strict=True):
+        for row, name in enumerate(known):
+            if name in again:
+                table.weight[row] = table.weight[others].mean(0) if others else random.weight[row]
     return larger.train(model.training)
 
 

@@ -12,32 +12,32 @@ from torch import Tensor, nn
 from transframer.codec import (
     N_CHANNELS,
     Tokens,
-    code_episodes,
     dct_from_image,
     grid_from_image,
     grid_from_tokens,
-    legal_mask,
     quantisation,
     tokens_from_grid,
 )
 from transframer.errors import DataError
-from transframer.frames import Episode, Frame
+from transframer.frames import Episode, Estimate, Frame
+from transframer.models import scoring
 from transframer.models.annotations import SPARE_NAMES, AxialPositions
 from transframer.models.attention import DecoderLayer
 from transframer.models.batch import Batch, collate
 from transframer.models.chunks import Chunk, chunk_count, cut, draw_chunk, length_groups
 from transframer.models.decoder import Context, TripleDecoder
 from transframer.models.draft import DraftHead
-from transframer.models.hints import hint_images
+from transframer.models.hints import N_HINTS, hint_images
+from transframer.models.legal import later_pairs, legal_cells
 from transframer.models.presets import TransframerConfig
 from transframer.models.pretrained import Pretrained, settings_of
-from transframer.models.unet import EncoderBlock, MultiFrameUNet
-from transframer.predictor import Estimate, FramePredictor, Loss, Memory, Samples
+from transframer.models.sketch import PixelSketch, sketch_loss
+from transframer.models.unet import EncoderBlock, MultiFrameUNet, convolving
+from transframer.predictor import FramePredictor, Loss, Memory, Samples
 
 # What one more pass through the decoders costs, in events (see `length_groups`): a rough figure for a CPU;
 # elsewhere, unmeasured, launches rule, and only much padding is worth a pass.
 _PASS_EVENTS, _PASS_EVENTS_ACCELERATOR = 32, 1024
-_CANDIDATES = 64  # scored at once
 
 
 class Transframer(FramePredictor, Pretrained):
@@ -53,9 +53,9 @@ class Transframer(FramePredictor, Pretrained):
         self.config = config = settings_of(TransframerConfig, config)
         self.encoder = MultiFrameUNet(config)
         self.decoder = TripleDecoder(config)
-        self.draft = (
-            DraftHead(config.encoder_widths[0], len(config.tasks) + SPARE_NAMES) if config.draft else None
-        )
+        width, n_tasks = config.encoder_widths[0], len(config.tasks) + SPARE_NAMES
+        self.draft = DraftHead(width, n_tasks, N_HINTS + config.sketches) if config.draft else None
+        self.sketch = PixelSketch(config.pixel_stem, width) if config.sketches else None
         self.cell_positions = AxialPositions(config.width)
 
     @property
@@ -66,6 +66,11 @@ class Transframer(FramePredictor, Pretrained):
     def blocks(self) -> list[nn.Module]:
         """Blocks of the encoder and layers of the decoders: as wholes both compile for many minutes."""
         return [module for module in self.modules() if isinstance(module, (EncoderBlock, DecoderLayer))]
+
+    def task_tables(self) -> list[nn.Embedding]:
+        """The tables with a row for each task."""
+        draft = [self.draft.bias, self.draft.hint] if self.draft is not None else []
+        return [self.encoder.annotations.task, *draft]
 
     def collate(self, episodes: Sequence[Episode]) -> Batch:
         """Episodes of one size, a multiple of 16, as a batch on the CPU."""
@@ -87,19 +92,18 @@ class Transframer(FramePredictor, Pretrained):
     @torch.no_grad()
     def dct_images(self, batch: Batch) -> dict[str, Tensor]:
         """DCT-images in amplitudes: of the context frames and the reference, with chroma in every cell, and
-        of the hints (b x n x 192 x gy x gx) as the target is coded, so against its reference."""
+        of the hints (b x n x 192 x gy x gx) as the target is coded, so against its reference; and the hints
+        in pixels (b x n x 3 x h x w), likewise."""
         every_cell = torch.zeros(len(batch.images), dtype=torch.bool)
         blank = ~batch.has_reference[:, None, None, None]
         context = dct_from_image(batch.images, every_cell)
         reference = dct_from_image(batch.reference, every_cell[:1].expand(len(batch)))
         images = {"context": context, "reference": reference.masked_fill(blank, 0.0)}
         if self.draft is not None:
-            halve = torch.tensor([settings.subsampling == "4:2:0" for settings in batch.codec])
             look, motion = hint_images(batch).unbind(1)
-            look = torch.where(
-                blank, look, look - batch.reference + 128
-            )  # 128 is what the DCT-image takes off
-            images["hints"] = torch.stack([dct_from_image(image, halve) for image in (look, motion)], 1)
+            images["hint_pixels"] = torch.stack([look - batch.level, motion - 128], 1)
+            hints = [dct_from_image(x + 128, batch.halves_chroma) for x in images["hint_pixels"].unbind(1)]
+            images["hints"] = torch.stack(hints, 1)
         return images
 
     def encode(self, batch: Batch, dct: dict[str, Tensor], partial: Tensor, start_channel: Tensor) -> Context:
@@ -112,29 +116,45 @@ class Transframer(FramePredictor, Pretrained):
         """
         quality = torch.tensor([settings.quality for settings in batch.codec], device=partial.device)
         step = quantisation(quality)[..., None, None]
-        x = self.encoder(batch, {**dct, "partial": partial * step}, start_channel)
+        dct = {**dct, "partial": partial * step}
+        pixels = dct.pop("hint_pixels", None)
+        x, finer = self.encoder(batch, dct, start_channel)
         frames = len(batch.images)
-        cells = x[frames:]
+        cells, sketch, hints = x[frames:], None, dct.get("hints")
+        grid = (partial.shape[2], partial.shape[3])
+        if self.sketch is not None and hints is not None and pixels is not None:
+            with convolving(x.device):
+                sketch = self.sketch(cells.mT.unflatten(2, grid), finer, pixels)
+                sketched = dct_from_image(sketch.detach().float() + 128, batch.halves_chroma)
+                amplitudes = (sketched * self.encoder.dct_scale).to(cells.dtype)
+                cells = cells + self.sketch.to_cells(amplitudes).flatten(2).mT
+            hints = torch.cat([hints, sketched[:, None]], 1)
         memory, memory_mask = cells, None
         if self.config.memory == "all":
             m = x.shape[1]
-            memory = torch.cat([x, x.new_zeros(1, m, x.shape[2])])
+            memory = torch.cat([x[:frames], cells, x.new_zeros(1, m, x.shape[2])])
             memory = memory.index_select(0, batch.slots.flatten()).view(len(batch), -1, x.shape[2])
             memory_mask = (batch.slots < len(x)).repeat_interleave(m, 1)
         keys_values = [
             [layer.cross_attention.project(memory) for layer in self.decoder.layers(i)] for i in range(3)
         ]
-        grid = (partial.shape[2], partial.shape[3])
         positions = self.cell_positions(grid, x.device)
-        legal, last_legal = _legal(batch, grid)
+        legal, last_legal = legal_cells(batch, grid)
         pointer_keys = self.decoder.pointer_key(cells) + positions
         context = Context(
             cells, keys_values, memory_mask, positions, pointer_keys, legal, last_legal, grid[1]
         )
-        if self.draft is None:
+        if self.draft is None or hints is None:
             return context
-        hints = (dct["hints"] / step[:, None]).flatten(3)
-        return context.starting_from(self.draft(cells, batch.task, hints, legal[:, :N_CHANNELS]))
+        hints = (hints / step[:, None]).flatten(3)
+        draft = self.draft(cells, batch.task, hints, legal[:, :N_CHANNELS])
+        return replace(context.starting_from(draft), sketch=sketch)
+
+    def encode_start(self, batch: Batch) -> Context:
+        """Encodes with nothing of the target decoded yet."""
+        blank = torch.zeros(len(batch), N_CHANNELS, *batch.grid_size, dtype=torch.int16, device=self.device)
+        start = torch.zeros(len(batch), dtype=torch.long, device=self.device)
+        return self.encode(batch, self.dct_images(batch), blank, start)
 
     def encode_chunk(self, batch: Batch, dct: dict[str, Tensor], tokens: Tokens, chunk: Chunk) -> Context:
         """Encodes with the triples before a chunk as the partial target."""
@@ -189,64 +209,30 @@ class Transframer(FramePredictor, Pretrained):
         scored = chunk.scored.sum(1)
         total = (nats / scored**self.config.length_power).mean()
         if context.draft is not None:
-            draft = context.draft.loss(grid, _later(chunk.last_channel, chunk.last_position, batch.grid_size))
+            later = later_pairs(chunk.last_channel, chunk.last_position, batch.grid_size)
+            draft = context.draft.loss(grid, later)
             left = (tokens.length - chunk.start).clamp(min=0) + 1
             total = total + self.config.draft_weight * (draft / left**self.config.length_power).mean()
+        if context.sketch is not None and batch.target is not None:
+            error = sketch_loss(context.sketch, batch.target.float() - batch.level)
+            total = total + self.config.sketch_weight * error.mean()
         return Loss(total, nats.detach(), scored, {name: part.detach() for name, part in parts.items()})
 
-    @torch.no_grad()
     def log_prob(self, episodes: Sequence[Episode]) -> Float[Tensor, " b"]:
         """Nats of each episode's whole target frame, chunk by chunk as sampling would draw it.
 
         Exact for the frame as coded: where a coefficient exceeds `max_value`, for the clipped one.
         """
-        training = self.training
-        self.eval()
-        batch = self.collate(episodes).to(self.device)
-        tokens, dct = self.tokens(batch), self.dct_images(batch)
-        events, overlap = self.config.chunk_events, self.config.chunk_overlap
-        count = chunk_count(tokens.length, events, overlap)
-        total = torch.zeros(len(batch), device=self.device, dtype=torch.float64)
-        grid = grid_from_tokens(tokens, batch.grid_size)
-        for k in range(int(count.max())):
-            chunk = cut(tokens, torch.full_like(count, k), events, overlap, self.config.max_value)
-            chunk.scored &= (k < count)[:, None]
-            context = self.encode_chunk(batch, dct, tokens, chunk)
-            total -= sum(self.score_chunk(context, chunk, grid).values())
-        self.train(training)
-        return total.float()
+        with self.evaluating():
+            return scoring.log_prob(self, episodes)
 
-    @torch.no_grad()
     def posteriors(
         self, episodes: Sequence[Episode], candidates: Sequence[Sequence[Frame]]
     ) -> list[Float[Tensor, " k"]]:
         """As of any predictor; where all candidates fit one chunk, the episode is encoded once for them."""
-        training = self.training
-        self.eval()
-        batch = self.collate([episode.without_target() for episode in episodes]).to(self.device)
-        blank = torch.zeros(len(batch), N_CHANNELS, *batch.grid_size, dtype=torch.int16, device=self.device)
-        start = torch.zeros(len(batch), dtype=torch.long, device=self.device)
-        context = self.encode(batch, self.dct_images(batch), blank, start)
-        out = []
-        for i, (episode, frames) in enumerate(zip(episodes, candidates, strict=True)):
-            grid = code_episodes([replace(episode, target=frame) for frame in frames]).to(self.device)
-            tokens = tokens_from_grid(grid, self.config.max_value)
-            if int(tokens.length.max()) >= self.config.chunk_events:
-                out += super().posteriors([episode], [frames])
-                continue
-            config, first = self.config, torch.zeros_like(tokens.length)
-            chunk = cut(tokens, first, config.chunk_events, config.chunk_overlap, config.max_value)
-            clipped = grid_from_tokens(tokens, batch.grid_size)
-            nats = []
-            for rows in torch.arange(len(grid), device=self.device).split(_CANDIDATES):
-                own = context.select(torch.full_like(rows, i))
-                parts = self.score_chunk(own, chunk.rows(rows), clipped[rows])
-                nats.append(torch.stack(list(parts.values())).sum(0))
-            out.append((-torch.cat(nats).double()).softmax(0).float().cpu())
-        self.train(training)
-        return out
+        with self.evaluating():
+            return scoring.posteriors(self, episodes, candidates)
 
-    @torch.no_grad()
     def sample(
         self,
         episodes: Sequence[Episode],
@@ -258,34 +244,16 @@ class Transframer(FramePredictor, Pretrained):
         generator: torch.Generator | None = None,
         memory: Memory | None = None,
     ) -> Samples:
-        """Draws frames chunk by chunk, nothing kept in a memory; see `transframer.sampling.Sampler`."""
-        from transframer.sampling import Sampler
+        """Draws frames chunk by chunk, nothing kept in a memory; see `transframer.sampling.Sampler`.
 
+        With a sketch, the estimate "mean" is the sketch, in one pass and without any triples.
+        """
+        from transframer.sampling import Sampler, sketched
+
+        if temperature == 0 and estimate == "mean" and self.sketch is not None:
+            return sketched(self, [episode for episode in episodes for _ in range(samples_per_query)])
         sampler = Sampler(self, temperature=temperature, top_p=top_p, estimate=estimate, generator=generator)
         return sampler.sample(episodes, samples_per_query)
 
 
 _PARTS = ("channel", "position", "value")
-
-
-def _later(channel: Tensor, position: Tensor, grid: tuple[int, int]) -> Tensor:
-    """b x N_CHANNELS x p, the pairs that come after these in the total order."""
-    cells = grid[0] * grid[1]
-    order = torch.arange(N_CHANNELS * cells, device=channel.device).view(N_CHANNELS, cells)
-    return order > (channel * cells + position)[:, None, None]
-
-
-def _legal(batch: Batch, grid: tuple[int, int]) -> tuple[Tensor, Int[Tensor, "b 193"]]:
-    """The cells each channel has, and the last of them; the stop may follow itself, which is padding."""
-    positions = grid[0] * grid[1]
-    device = batch.images.device
-    kinds = [settings.subsampling for settings in batch.codec]
-    known = sorted(set(kinds))
-    legal = torch.stack([nn.functional.pad(legal_mask(grid, kind), (0, 0, 0, 1)) for kind in known]).to(
-        device
-    )
-    order = torch.arange(1, positions + 1, device=device)
-    last = (legal * order).amax(-1) - 1
-    last[:, N_CHANNELS] = positions
-    pick = torch.tensor([known.index(kind) for kind in kinds], device=device)
-    return legal[pick], last[pick]

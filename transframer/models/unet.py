@@ -8,8 +8,7 @@ from functools import partial
 from itertools import pairwise
 
 import torch
-from timm.layers import ScaledStdConv2d
-from timm.models.nfnet import NormFreeBlock, _nonlin_gamma
+from timm.models.nfnet import NormFreeBlock
 from torch import Tensor, nn
 
 from transframer.codec import N_CHANNELS, channel_zigzag
@@ -18,10 +17,10 @@ from transframer.models.attention import FrameAttention, Mlp, cpu_multiplies_bf1
 from transframer.models.batch import Batch
 from transframer.models.hints import N_HINTS
 from transframer.models.presets import TransframerConfig
+from transframer.models.stem import PixelStem, norm_free_conv
 
-_conv = partial(ScaledStdConv2d, gamma=_nonlin_gamma["silu"], eps=1e-5)
 _norm_free_block = partial(
-    NormFreeBlock, bottle_ratio=0.5, reg=False, extra_conv=True, act_layer=nn.SiLU, conv_layer=_conv
+    NormFreeBlock, bottle_ratio=0.5, reg=False, extra_conv=True, act_layer=nn.SiLU, conv_layer=norm_free_conv
 )
 
 
@@ -56,43 +55,6 @@ class EncoderBlock(nn.Module):
         return cells.transpose(1, 2).reshape(shape)
 
 
-class PixelStem(nn.Module):
-    """Convolutions from pixels to the block grid, finer than one cell per block.
-
-    The target slot has no pixels yet: it receives the context frames' features at a quarter of the
-    resolution, summed with weights that each frame's annotation gives, so that it starts from an image
-    aligned with its own cells, and time annotations can make it a difference of frames.
-    """
-
-    def __init__(self, widths: tuple[int, ...], width: int, annotation_width: int) -> None:
-        super().__init__()
-        half, quarter = widths
-        self.fine = nn.Sequential(
-            nn.Conv2d(3, half, 4, 2, 1), nn.SiLU(), _conv(half, quarter, 3, 2, padding=1), nn.SiLU()
-        )
-        self.weigh = nn.Linear(annotation_width, 2 * quarter)
-        self.fused = nn.Sequential(
-            _conv(quarter, quarter, 3), nn.SiLU(), _conv(quarter, quarter, 3), nn.SiLU()
-        )
-        self.coarse = _conv(quarter, width, 3, 2, padding=1)
-
-    def forward(self, images: Tensor, annotation: Tensor, episode: Tensor, episodes: int) -> Tensor:
-        """Stem features of context frames (f) and target slots (b), (f + b) x width x gy x gx.
-
-        Args:
-            images: f x 3 x h x w, 0-255.
-            annotation: f x annotation_width.
-            episode: f, the episode each frame belongs to, of `episodes`.
-        """
-        x = self.fine((images.to(annotation.dtype) - 127.5) / 64.0)  # f quarter h/4 w/4
-        scale, shift = self.weigh(annotation)[..., None, None].chunk(2, 1)
-        weighted = x * (1 + scale) + shift
-        count = x.new_zeros(episodes).index_add_(0, episode, x.new_ones(len(episode)))
-        fused = x.new_zeros(episodes, *x.shape[1:]).index_add_(0, episode, weighted.to(x.dtype))
-        fused = fused / count[:, None, None, None].sqrt()
-        return self.coarse(torch.cat([x, fused + self.fused(fused)]))
-
-
 class MultiFrameUNet(nn.Module):
     """Encodes context frames, annotations and the partial target into features per 8 x 8 block."""
 
@@ -108,7 +70,7 @@ class MultiFrameUNet(nn.Module):
         self.progress = nn.Embedding(N_CHANNELS + 1, width)
         self.context_dct = nn.Conv2d(N_CHANNELS, width, 1)
         self.target_dct = nn.Conv2d((2 + N_HINTS * config.draft) * N_CHANNELS, width, 1)
-        self.stem = PixelStem(config.pixel_stem, width, width) if config.pixel_stem else None
+        self.stem = PixelStem(config.pixel_stem, width, config.sketches) if config.pixel_stem else None
         # Typical amplitude of a coefficient of natural images falls with its frequency.
         self.register_buffer("dct_scale", _dct_scale()[:, None, None], persistent=False)
         self.down = nn.ModuleList(
@@ -125,7 +87,9 @@ class MultiFrameUNet(nn.Module):
         self.to_finer = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(widths))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, batch: Batch, dct: dict[str, Tensor], start_channel: Tensor) -> Tensor:
+    def forward(
+        self, batch: Batch, dct: dict[str, Tensor], start_channel: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Features of every frame, context frames first, then one target slot per episode.
 
         Args:
@@ -134,10 +98,11 @@ class MultiFrameUNet(nn.Module):
             start_channel: per episode, the channel at which the next chunk starts.
 
         Returns:
-            (f + b) x gy*gx x width.
+            (f + b) x gy*gx x width, and the target slots' features at a quarter of the resolution and at
+            half of it, b x c x h x w each; none in a model without a sketch.
         """
         with convolving(start_channel.device):
-            x = self._inputs(batch, dct, start_channel)
+            x, finer = self._inputs(batch, dct, start_channel)
         grid = (x.shape[2], x.shape[3])
         x = x + self.positions(grid, x.device).T.view(1, -1, *grid)
         skips = []
@@ -149,16 +114,18 @@ class MultiFrameUNet(nn.Module):
             for block in blocks.children():
                 x = block(x, batch.groups)
         for level in reversed(range(len(self.up))):
-            finer = skips.pop()
+            skip = skips.pop()
             with convolving(x.device):
                 x = self.to_finer[level](x)
-            x = nn.functional.interpolate(x, size=finer.shape[2:], mode="nearest") + finer
+            x = nn.functional.interpolate(x, size=skip.shape[2:], mode="nearest") + skip
             for block in self.up[level].children():
                 x = block(x, batch.groups)
-        return self.norm(x.flatten(2).transpose(1, 2))
+        return self.norm(x.flatten(2).transpose(1, 2)), finer
 
-    def _inputs(self, batch: Batch, dct: dict[str, Tensor], start_channel: Tensor) -> Tensor:
-        """What the levels start from, (f + b) x width x gy x gx."""
+    def _inputs(
+        self, batch: Batch, dct: dict[str, Tensor], start_channel: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What the levels start from, (f + b) x width x gy x gx, and the stem's finer features."""
         context = self.annotations.vector(batch.context, batch.task[batch.episode])
         step = torch.tensor(
             [[s.quality / 50 - 1, s.subsampling == "4:2:0", s.reference is not None] for s in batch.codec],
@@ -179,8 +146,9 @@ class MultiFrameUNet(nn.Module):
         )
         x = maps + torch.cat([context, query])[..., None, None]
         if self.stem is None:
-            return x
-        return x + self.stem(batch.images, context, batch.episode, len(batch))
+            return x, ()
+        cells, finer = self.stem(batch, context)
+        return x + cells, finer
 
 
 def _dct_scale() -> Tensor:

@@ -50,7 +50,7 @@ def train(config: TrainConfig) -> Path:
                 config,
                 model=model_of(predictor),
                 preset=stored.preset,
-                model_settings=stored.model_settings,
+                model_settings={**stored.model_settings, **config.model_settings},
                 gan=stored.gan,
             )
         return fit(config, predictor, material.tasks, material.sources, material.held_out, group)
@@ -66,12 +66,6 @@ def settle(config: TrainConfig, group: Ranks, known_tasks: Sequence[str]) -> Tra
     if config.resume:
         config = config.over(checkpoint.load_config(config.resume))
     config.require_end()
-    if config.start_from and not config.resume and config.changes:
-        raise ConfigError(
-            f"{config.changes} beside weights to start from",
-            field="model_settings",
-            expected="none: the model to start from is as it is",
-        )
     for name in (*config.tasks, *config.weights, *config.data_tasks, *config.task_settings):
         if name not in known_tasks:
             raise unknown_name("task", name, known_tasks)

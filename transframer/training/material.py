@@ -146,6 +146,7 @@ def first_predictor(config: TrainConfig, material: Material) -> FramePredictor:
 
     Raises:
         CheckpointError: there are no weights to start from.
+        ConfigError: settings that the weights to start from do not allow.
     """
     if config.start_from is None:
         model = get_model(config.model)
@@ -154,9 +155,16 @@ def first_predictor(config: TrainConfig, material: Material) -> FramePredictor:
     # killed between its first checkpoint and its first model.
     own = config.resume if config.resume and (config.resume / checkpoint.MODEL).is_dir() else None
     folder = own or config.start_from
-    predictor, _ = checkpoint.load_run(folder)
+    predictor, stored = checkpoint.load_run(folder)
     if isinstance(predictor, Transframer):
-        predictor = extended(predictor, material.tasks, material.kinds)
+        anew = [name for name, task in material.tasks.items() if other_classes(task, stored)]
+        predictor = extended(predictor, material.tasks, material.kinds, anew, config.changes)
+    elif config.changes and not config.resume:
+        raise ConfigError(
+            f"{config.changes} beside weights to start from",
+            field="model_settings",
+            expected=f"none: a {model_of(predictor)} model to start from is as it is",
+        )
     elif config.lora_rank:
         raise ConfigError(
             f"low-rank changes of a {model_of(predictor)} model",
@@ -166,3 +174,9 @@ def first_predictor(config: TrainConfig, material: Material) -> FramePredictor:
     if config.lora_rank:
         add_low_rank(predictor, config.lora_rank)
     return predictor
+
+
+def other_classes(task: Task, stored: TrainConfig) -> bool:
+    """Whether a task has classes, and others than a model that was trained with these settings learned."""
+    classes = getattr(task, "classes", None)
+    return classes != getattr(configured_task(task.name, stored.task_settings), "classes", None)

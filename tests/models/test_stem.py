@@ -1,0 +1,78 @@
+"""The stem: features of the target slot at three resolutions, and the motion it finds between frames."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.models.conftest import CONFIG, episode, wake
+from transframer.models.motion import TimedPairs, timed_pairs
+from transframer.models.stem import MotionCosts, PixelStem
+from transframer.models.transframer import Transframer
+
+
+def costs_of(size, shift, early_at, late_at):
+    """What a cost volume that shows its costs says of random features that move by `shift` cells (x, y)."""
+    torch.manual_seed(0)
+    costs = MotionCosts(81)
+    with torch.no_grad():
+        costs.out.weight.copy_(torch.eye(81)[..., None, None])
+    coarse = torch.randn(1, 81, size[0], size[1])
+    seen = [coarse.roll([round(shift[1] * at), round(shift[0] * at)], (2, 3)) for at in (early_at, late_at)]
+    pairs = TimedPairs(*map(torch.tensor, ([0], [0], [1], [early_at], [late_at])))
+    return costs(torch.cat(seen), pairs)
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (2, 0), (-2, 4), (4, -2)])
+@pytest.mark.parametrize(("early_at", "late_at"), [(0.0, 1.0), (-0.5, 0.5), (-2.0, -1.0)])
+def test_a_motion_has_the_features_that_are_most_alike(shift, early_at, late_at):
+    costs = costs_of((16, 20), shift, early_at, late_at)
+    assert costs.shape == (1, 81, 16, 20)
+    inner = costs[0, :, 8, 10]
+    column, row = int(inner.argmax()) % 9 - 4, int(inner.argmax()) // 9 - 4
+    assert (column, row) == shift
+    assert inner.max().item() == pytest.approx(4.0, rel=1e-4)  # a cosine of 1
+
+
+def test_large_images_are_searched_on_as_many_cells():
+    assert costs_of((48, 64), (0, 0), 0.0, 1.0).shape == (1, 81, 48, 64)
+
+
+def test_pairs_are_the_two_frames_nearest_in_time():
+    model = Transframer(CONFIG)
+    untimed = episode(0, 2)
+    untimed = replace(
+        untimed,
+        context=tuple(replace(f, annotation=replace(f.annotation, time=None)) for f in untimed.context),
+    )
+    pairs = timed_pairs(model.collate([episode(0, 1), untimed, episode(1, 3), episode(2, 2)]))
+    assert pairs.rows.tolist() == [2, 3]
+    assert pairs.early.tolist() == [4, 6]
+    assert pairs.late.tolist() == [5, 7]
+    assert pairs.early_at.tolist() == [-2, -2]
+    assert pairs.late_at.tolist() == [-1, -1]
+    still = episode(1, 2)
+    same = replace(still.context[1], annotation=replace(still.context[1].annotation, time=0.0))
+    still = replace(still, context=(still.context[0], same))
+    none = timed_pairs(model.collate([episode(0, 1), untimed, still]))
+    assert [len(part) for part in none] == [0] * 5
+
+
+def test_the_target_slot_has_features_of_its_own_at_every_resolution(episodes):
+    torch.manual_seed(0)
+    batch = Transframer(CONFIG).collate(episodes)
+    stem = wake(PixelStem((8, 16), 32, finer=True))
+    with torch.no_grad():
+        annotation = torch.randn(len(batch.images), 32)
+        cells, (quarter, half) = stem(batch, annotation)
+        assert cells.shape == (len(batch.images) + len(batch), 32, 4, 4)
+        assert quarter.shape == (len(batch), 16, 8, 8)
+        assert half.shape == (len(batch), 8, 16, 16)
+        # Frames of other episodes do not matter; those of the same do.
+        first = int((batch.episode == 0).sum())
+        batch.images[:first] = 255 - batch.images[:first]
+        changed = stem(batch, annotation)[1]
+        assert PixelStem((8, 16), 32, finer=False)(batch, annotation)[1] == ()
+    for was, now in zip((quarter, half), changed, strict=True):
+        torch.testing.assert_close(now[1:], was[1:])
+        assert not torch.allclose(now[0], was[0])
