@@ -3,7 +3,7 @@
 For each number of training samples two models of one architecture are trained for equal minutes at an equal
 batch size, by the same code (`transframer.finetune.finetune`: its task settings, validation part, early stop,
 moving average of the weights): one starts from trained weights, one from random ones. Besides the weights
-only the peak learning rate differs: from scratch it is the preset's own, and of fine-tuning it is that of
+only the peak learning rate may differ: from scratch it is the preset's own, and of fine-tuning it is that of
 `transframer finetune`. Both are then measured on the same samples of the test part by the benchmark's
 protocol (docs/benchmark.md), and compared in pairs.
 """
