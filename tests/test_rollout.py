@@ -1,8 +1,11 @@
 """Rollouts with a predictor that tells what it was asked, and whose next frame is the latest, brighter."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from transframer.codec import code_episodes
 from transframer.errors import ConfigError, DataError
 from transframer.frames import Frame
 from transframer.predictor import FramePredictor, Memory, Samples
@@ -79,6 +82,27 @@ def test_each_frame_is_drawn_from_the_latest_window():
     assert predictor.asked[0][1] == {"temperature": 0.0, "top_p": 0.5, "estimate": TASK.estimate}
     assert rollout.drawn == 3
     assert window_of(TASK) == 3
+
+
+def test_what_is_read_again_is_the_frame_as_coded():
+    """A faint pattern on an estimate, below a quantisation step, would otherwise stay and grow."""
+
+    class Patterned(Brighter):
+        def sample(self, episodes, **settings):
+            samples = super().sample(episodes, **settings)
+            for frame in samples.frames:
+                frame.image[:, ::2, ::2] += 1
+            coded = [replace(e, target=frame) for e, frame in zip(episodes, samples.frames, strict=True)]
+            return replace(samples, grid=code_episodes(coded) if self.tells else None)
+
+    for tells in (True, False):
+        predictor = Patterned()
+        predictor.tells = tells
+        rollout = Rollout(predictor, TASK, prompts(), temperature=0.0)
+        for _ in range(3):
+            frames = rollout.next_frames()
+        even = bool((frames == frames[:, :1, :1, :1]).all())
+        assert even == tells
 
 
 def test_a_long_prompt_counts_by_its_latest_frames():

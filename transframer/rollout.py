@@ -9,6 +9,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from transframer.codec import decode_frames
 from transframer.errors import ConfigError, DataError
 from transframer.frames import Episode
 from transframer.predictor import FramePredictor
@@ -93,9 +94,10 @@ class Rollout:
         samples = self.predictor.sample(
             episodes, estimate=self.task.estimate, generator=generator, **self.sampling
         )
-        frames = torch.stack(
-            [self.task.decode(frame, e) for frame, e in zip(samples.frames, episodes, strict=True)]
-        )
+        # An estimate that is made as a whole has faint patterns, which grow where it is read again and again:
+        # what it is coded as has not.
+        drawn = samples.frames if samples.grid is None else decode_frames(samples.grid, episodes)
+        frames = torch.stack([self.task.decode(frame, e) for frame, e in zip(drawn, episodes, strict=True)])
         self._images = torch.cat([self._images, frames[:, None].cpu()], 1)[:, -self.window :]
         self.drawn += 1
         return frames

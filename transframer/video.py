@@ -66,7 +66,7 @@ def draw_video(config: VideoConfig) -> list[Path]:
         "size_px": size_px,
         "window": window,
         "variants": config.variants,
-        "temperature": config.temperature,
+        "temperature": config.temperature_used,
         "top_p": config.top_p,
         "seed": config.seed,
         "device": device.type,  # draws of a seed differ between devices
@@ -82,7 +82,7 @@ def draw_video(config: VideoConfig) -> list[Path]:
         task,
         prompt.frames[None, -window:].expand(config.variants, -1, -1, -1, -1),
         window=window,
-        temperature=config.temperature,
+        temperature=config.temperature_used,
         top_p=config.top_p,
         seed=config.seed,
     )

@@ -29,7 +29,7 @@ class VideoConfig:
         prompt_frames: use so many frames of the context, the first ones; all if not given.
         variants: videos drawn from the same context, side by side.
         seed: of sampling.
-        temperature: of sampling, 0 gives the task's point estimate.
+        temperature: of sampling, 0 gives the task's point estimate; by default 0 for one variant, else 1.
         top_p: nucleus of each categorical distribution that is sampled from, in (0, 1].
         window: how many of the latest frames the model sees; the task's own number if not given.
         task: the registered name of a task that predicts the next frame.
@@ -49,7 +49,7 @@ class VideoConfig:
     prompt_frames: int | None = None
     variants: int = 1
     seed: int = 0
-    temperature: float = 1.0
+    temperature: float | None = None
     top_p: float = 1.0
     window: int | None = None
     task: str = "video_prediction"
@@ -77,13 +77,19 @@ class VideoConfig:
             raise ConfigError(str(self.size_px), field="size_px", expected="a multiple of 16")
         if Path(self.out).suffix.lower() != ".mp4":
             raise ConfigError(self.out, field="out", expected="a name that ends in .mp4")
-        if not temperature_in_force(self.temperature, self.top_p, 1) and self.variants > 1:
+        temperature_in_force(self.temperature, self.top_p, 1)
+        if self.temperature == 0 and self.variants > 1:
             raise ConfigError(
                 f"{self.variants} variants at temperature 0 are all the same video",
                 field="temperature",
                 expected="above 0",
                 next_step="leave --temperature out, or leave --variants out",
             )
+
+    @property
+    def temperature_used(self) -> float:
+        """As given, else 0 for one video and 1 for several."""
+        return temperature_in_force(self.temperature, self.top_p, self.variants)
 
     @property
     def drawn_frames(self) -> int:
