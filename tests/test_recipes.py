@@ -99,7 +99,7 @@ def test_the_generalist_is_trained_as_it_was():
     assert (third.minutes, third.peak_learning_rate, third.batch_size) == (80, 0.0025, 32)
     assert third.weights["image_classification"] == 0.5
     phases = [phase.model_settings.get("sketch") for phase in (first, second, third)]
-    assert phases == [False, None, True], "the third adds a sketch to the model of the second"
+    assert phases == [None, None, True], "the third adds a sketch to the model of the second"
 
 
 @pytest.mark.parametrize("line", LINES)

@@ -20,6 +20,7 @@ CONFIG = TransframerConfig(
     chunk_events=24,
     chunk_overlap=4,
     gate_init=0.5,
+    sketch=True,
 )
 
 

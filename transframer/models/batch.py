@@ -83,7 +83,7 @@ class Batch:
         return torch.tensor([settings.subsampling == "4:2:0" for settings in self.codec])
 
     @property
-    def level(self) -> Float[Tensor, "b 3 #h #w"]:
+    def level(self) -> Float[Tensor, "b 3 h w"]:
         """What targets are coded as differences from, in grey levels: their references, or 128."""
         return torch.where(self.has_reference[:, None, None, None], self.reference, 128.0)
 

@@ -34,7 +34,9 @@ class TransframerConfig:
             `transframer.models.draft`); False is the paper's model.
         draft_weight: weight of the draft's own nats in the training loss, divided as the events' are.
         sketch: predict the target's pixels too, and give the draft and the decoders their coefficients (see
-            `transframer.models.sketch`); of no effect without a draft or a stem on the pixels.
+            `transframer.models.sketch`); of no effect without a draft or a stem on the pixels. Off in the
+            presets: within ten minutes from random weights it has learned only depth (docs/log.md). The
+            generalist, which was trained before it got one, has it.
         sketch_weight: weight of the sketch's error in the training loss.
     """
 
@@ -58,7 +60,7 @@ class TransframerConfig:
     length_power: float = 1.0
     draft: bool = True
     draft_weight: float = 0.3
-    sketch: bool = True
+    sketch: bool = False
     sketch_weight: float = 2.0
 
     def __post_init__(self) -> None:
@@ -133,7 +135,6 @@ PRESETS: dict[str, TransframerConfig] = {
         dropout=0.1,
         length_power=0.0,
         draft=False,
-        sketch=False,
     ),
 }
 
