@@ -271,11 +271,8 @@ def test_the_mean_of_a_model_with_a_sketch_is_the_sketch(any_model, episodes, tr
     drawn = any_model.sample(episodes, samples_per_query=2, temperature=0.0, estimate="mean")
     assert any_model.training == training
     any_model.eval()
-    batch = any_model.collate(episodes)
-    blank = torch.zeros(len(batch), 192, *batch.grid_size, dtype=torch.int16)
     with torch.no_grad():
-        start = torch.zeros(len(batch), dtype=torch.long)
-        sketch = any_model.encode(batch, any_model.dct_images(batch), blank, start).sketch
+        sketch = any_model.encode_start(any_model.collate(episodes)).sketch
     for i, e in enumerate(episodes):
         weights = e.query.codec.reference
         level = 128.0 if weights is None else sum(

@@ -11,9 +11,7 @@ from transframer.models.transframer import Transframer
 
 
 def encoded(model, episodes):
-    batch = model.collate(episodes)
-    blank = torch.zeros(len(batch), 192, *batch.grid_size, dtype=torch.int16)
-    return model.encode(batch, model.dct_images(batch), blank, torch.zeros(len(batch), dtype=torch.long))
+    return model.encode_start(model.collate(episodes))
 
 
 def test_it_starts_as_nothing_and_leaves_the_model_as_it_is(episodes):

@@ -44,6 +44,7 @@ def extended(
         **(changes or {}),
     )
     larger = Transframer(config)
+    random = [table.weight.clone() for table in larger.task_tables()]
     own = larger.state_dict()
     tables = {table.weight.data_ptr() for table in (*larger.task_tables(), larger.encoder.annotations.kind)}
     for name, value in model.state_dict().items():
@@ -60,10 +61,10 @@ def extended(
             )
     known, again = model.config.tasks, set(anew)
     others = [row for row, name in enumerate(known) if name not in again]
-    for table, random in zip(larger.task_tables(), Transframer(config).task_tables(), strict=True):
+    for table, start in zip(larger.task_tables(), random, strict=True):
         for row, name in enumerate(known):
             if name in again:
-                table.weight[row] = table.weight[others].mean(0) if others else random.weight[row]
+                table.weight[row] = table.weight[others].mean(0) if others else start[row]
     return larger.train(model.training)
 
 
