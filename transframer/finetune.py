@@ -17,6 +17,7 @@ from transframer.errors import unknown_name
 from transframer.finetune_config import FinetuneConfig
 from transframer.models.catalog import get_model
 from transframer.registry import task_names
+from transframer.task import Task
 from transframer.task_settings import configured_task
 from transframer.training.checkpoint import load_run
 from transframer.training.config import TrainConfig
@@ -79,20 +80,18 @@ def train_config(config: FinetuneConfig, stored: TrainConfig, old: Sequence[str]
     kept.pop("classes", None)  # they come from the new data
     task_settings = {**stored.task_settings, config.task: {**kept, **config.task_settings}}
     steps, rate = config.steps, config.learning_rate
-    if rate is None or (config.minutes is None and steps is None):
+    by_epochs = config.minutes is None and steps is None
+    if rate is None or by_epochs:
         task = configured_task(config.task, task_settings)
         dataset = open_dataset(
             config.data, "train", task, format=config.data_format, options=config.data_options
         )
-        if config.minutes is None and steps is None:
-            samples = min(max(EPOCHS * len(dataset), LEAST_SAMPLES), MOST_SAMPLES) / weights[config.task]
-            steps = max(1, round(samples / config.batch_size))
+        if "classes" not in config.task_settings:
+            task = task_for(task, dataset)
+        if by_epochs:
+            steps = _steps(len(dataset), weights[config.task], config.batch_size)
         if rate is None:
-            if "classes" not in config.task_settings:
-                task = task_for(task, dataset)
-            anew = config.task in stored.tasks and other_classes(task, stored)
-            part = 2 if config.lora_rank else 1 if anew else 4
-            rate = get_model(stored.model).learning_rates[stored.preset] / part
+            rate = _learning_rate(config, task, stored)
     return TrainConfig(
         model=stored.model,
         preset=stored.preset,
@@ -121,6 +120,19 @@ def train_config(config: FinetuneConfig, stored: TrainConfig, old: Sequence[str]
         pictures=min(2, config.validation_samples),
         device=config.device,
     )
+
+
+def _steps(samples: int, share: float, batch_size: int) -> int:
+    """Steps of which this share of each batch sees a data set of so many samples for the default epochs."""
+    seen = min(max(EPOCHS * samples, LEAST_SAMPLES), MOST_SAMPLES)
+    return max(1, round(seen / share / batch_size))
+
+
+def _learning_rate(config: FinetuneConfig, task: Task, stored: TrainConfig) -> float:
+    """The preset's own where the classes are other than those it learned, else a part of it."""
+    anew = config.task in stored.tasks and other_classes(task, stored)
+    part = 2 if config.lora_rank else 1 if anew else 4
+    return get_model(stored.model).learning_rates[stored.preset] / part
 
 
 def _measured(

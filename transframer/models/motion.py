@@ -79,19 +79,37 @@ def search_motion(
     cell = max(1, min(size) // _CELLS)
     rows, columns = (side // cell for side in size)
     early, late = (F.interpolate(image.float(), (rows, columns), mode="area") for image in (early, late))
-    line = torch.arange(-2 * _REACH, 2 * _REACH + 1, device=early.device) / 2
-    candidates = torch.stack([line.repeat(len(line)), line.repeat_interleave(len(line))], 1)  # k (x, y)
-    span = late_at - early_at
-    seen = []
-    for image, at in ((early, early_at), (late, late_at)):
-        shift = candidates * (at / span)[:, None, None]  # n k 2
-        shift = shift.mT[..., None, None].expand(-1, -1, -1, rows, columns)
-        seen.append(warp(image, shift.flatten(2, 3), rows))  # candidates below each other
-    difference = (seen[0] - seen[1]).abs().mean(1).unflatten(1, (len(candidates), rows))
+    candidates = displacements(2 * _REACH, early) / 2
+    seen = displaced(early, late, early_at, late_at, candidates)
+    difference = (seen[0] - seen[1]).abs().mean(1)
     cost = F.avg_pool2d(difference, _WINDOW, 1, _WINDOW // 2, count_include_pad=False)
     cost = cost / _GREYS + _STILL * candidates.norm(dim=1)[:, None, None]
     motion = torch.einsum("nkhw,kc->nchw", (-cost).softmax(1), candidates * cell)
     return F.interpolate(motion, size, mode="bilinear", align_corners=False)
+
+
+def displacements(reach: int, like: Tensor) -> Float[Tensor, "k 2"]:
+    """Whole displacements (x, y) of at most so much each way, with the device and type of a tensor."""
+    line = torch.arange(-reach, reach + 1, device=like.device, dtype=like.dtype)
+    return torch.stack([line.repeat(len(line)), line.repeat_interleave(len(line))], 1)
+
+
+def displaced(
+    early: Float[Tensor, "n c h w"],
+    late: Float[Tensor, "n c h w"],
+    early_at: Float[Tensor, " n"],
+    late_at: Float[Tensor, " n"],
+    candidates: Float[Tensor, "k 2"],
+) -> list[Float[Tensor, "n c k h w"]]:
+    """What each of two frames shows of every point, if the point moves between them by each candidate."""
+    rows, columns = early.shape[2:]
+    seen = []
+    for image, at in ((early, early_at), (late, late_at)):
+        shift = candidates * (at / (late_at - early_at))[:, None, None]  # n k 2
+        shift = shift.mT[..., None, None].expand(-1, -1, -1, rows, columns)
+        moved = warp(image, shift.flatten(2, 3), rows)  # candidates below each other
+        seen.append(moved.unflatten(2, (len(candidates), rows)))
+    return seen
 
 
 @torch.no_grad()

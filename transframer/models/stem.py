@@ -13,7 +13,7 @@ from timm.models.nfnet import _nonlin_gamma
 from torch import Tensor, nn
 
 from transframer.models.batch import Batch
-from transframer.models.motion import TimedPairs, timed_pairs, warp
+from transframer.models.motion import TimedPairs, displaced, displacements, timed_pairs
 
 _SHARPNESS = 4.0  # what a cosine of 1 counts
 norm_free_conv = partial(ScaledStdConv2d, gamma=_nonlin_gamma["silu"], eps=1e-5)
@@ -99,18 +99,12 @@ class MotionCosts(nn.Module):
         cell = max(1, min(size) // self.cells)
         rows, columns = (side // cell for side in size)
         dtype = torch.promote_types(x.dtype, torch.float32)  # half precision has no pixel exact beyond 256
-        line = torch.arange(-self.reach, self.reach + 1, device=x.device, dtype=dtype)
-        candidates = torch.stack([line.repeat(len(line)), line.repeat_interleave(len(line))], 1)  # k (x, y)
         seen_as, x = x.dtype, self.features(x).to(dtype)
         if cell > 1:
             x = F.interpolate(x, (rows, columns), mode="area")
         x = F.normalize(x, dim=1)
-        span = pairs.late_at - pairs.early_at
-        seen = []
-        for frames, at in ((pairs.early, pairs.early_at), (pairs.late, pairs.late_at)):
-            shift = (candidates * (at / span)[:, None, None]).mT[..., None, None]
-            shift = shift.expand(-1, -1, -1, rows, columns).flatten(2, 3)
-            seen.append(warp(x[frames], shift, rows).unflatten(2, (len(candidates), rows)))
+        candidates = displacements(self.reach, x)
+        seen = displaced(x[pairs.early], x[pairs.late], pairs.early_at, pairs.late_at, candidates)
         alike = (seen[0] * seen[1]).sum(1)
         motion = self.out((alike * _SHARPNESS).to(seen_as))
         return motion if cell == 1 else F.interpolate(motion, size, mode="bilinear", align_corners=False)
