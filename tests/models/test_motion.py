@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 from tests.models.conftest import CONFIG, episode, smooth_image
 from transframer.frames import Annotation, Frame
 from transframer.models.hints import hint_images
-from transframer.models.motion import follow_motion, search_motion
+from transframer.models.motion import displaced, follow_motion, search_motion, warp
 from transframer.models.transframer import Transframer
 
 
@@ -47,6 +47,17 @@ def test_sides_are_searched_in_proportion():
     big = search_motion(*large, torch.zeros(1), torch.ones(1))
     assert big.shape[2:] == (128, 128)
     torch.testing.assert_close(big[:, :, 64, 64], 2 * small[:, :, 32, 32], rtol=0.1, atol=0.3)
+
+
+def test_displacements_show_what_sampling_points_shows():
+    early, late = moving_texture((4, 0), 0, size=24), moving_texture((4, 0), 1, size=24)[..., :16]
+    early, early_at, late_at = early[..., :16], torch.tensor([-0.25]), torch.tensor([0.75])
+    line = torch.arange(-3, 4) / 2
+    for down, seen in zip(line, displaced(early, late, early_at, late_at, line), strict=True):
+        for right, *both in zip(line, *(image.unbind(1) for image in seen), strict=True):
+            for image, at, moved in zip((early, late), (-0.25, 0.75), both, strict=True):
+                shift = (torch.stack([right, down]) * at)[None, :, None, None].expand(1, 2, 24, 16)
+                torch.testing.assert_close(moved, warp(image, shift, 24), rtol=1e-4, atol=1e-2)
 
 
 def hints_of(*episodes):

@@ -13,7 +13,7 @@ from timm.models.nfnet import _nonlin_gamma
 from torch import Tensor, nn
 
 from transframer.models.batch import Batch
-from transframer.models.motion import TimedPairs, displaced, displacements, timed_pairs
+from transframer.models.motion import TimedPairs, displaced, timed_pairs
 
 _SHARPNESS = 4.0  # what a cosine of 1 counts
 norm_free_conv = partial(ScaledStdConv2d, gamma=_nonlin_gamma["silu"], eps=1e-5)
@@ -103,8 +103,8 @@ class MotionCosts(nn.Module):
         if cell > 1:
             x = F.interpolate(x, (rows, columns), mode="area")
         x = F.normalize(x, dim=1)
-        candidates = displacements(self.reach, x)
-        seen = displaced(x[pairs.early], x[pairs.late], pairs.early_at, pairs.late_at, candidates)
-        alike = (seen[0] * seen[1]).sum(1)
+        line = torch.arange(-self.reach, self.reach + 1, device=x.device, dtype=dtype)
+        seen = displaced(x[pairs.early], x[pairs.late], pairs.early_at, pairs.late_at, line)
+        alike = torch.cat([(one * other).sum(2) for one, other in seen], 1)
         motion = self.out((alike * _SHARPNESS).to(seen_as))
         return motion if cell == 1 else F.interpolate(motion, size, mode="bilinear", align_corners=False)
