@@ -40,6 +40,18 @@ def test_an_episode_is_sketched_alike_in_any_batch(any_model, episodes):
     torch.testing.assert_close(encoded(any_model, episodes).select(rows).sketch, together[rows])
 
 
+def test_a_task_may_take_the_hints_as_they_are(episodes):
+    model = Transframer(CONFIG).eval()
+    batch = model.collate(episodes)
+    hints = model.dct_images(batch)["hint_pixels"]
+    with torch.no_grad():
+        model.sketch.hint.weight[batch.task[0]] = torch.tensor([0.5, -0.25])
+    expected = 256 * ((0.5 * hints[:, 0] - 0.25 * hints[:, 1]) / 256).tanh()
+    expected[batch.task != batch.task[0]] = 0
+    assert expected.any()
+    torch.testing.assert_close(encoded(model, episodes).sketch, expected)
+
+
 @pytest.mark.parametrize("reference", [None, (0.0, 1.0)])
 def test_it_learns_what_the_target_is_in_pixels(reference):
     torch.manual_seed(0)

@@ -4,6 +4,7 @@ The features of a cell stand for 8 x 8 pixels at once, and where in it an edge r
 them. The sketch goes back up to the pixels as a U-Net does (arXiv 1505.04597), with the stem's features of
 the target slot beside those of the cells. It learns from the pixels alone, as the target's mean; the draft
 weighs its coefficients as it does those of the hints, and the decoders see them beside the cells' features.
+What of the hints a task needs as they are, a weight gives: convolutions from random weights find it late.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
@@ -37,9 +38,10 @@ class PixelSketch(nn.Module):
     Args:
         widths: channels of the stem's features at 1/2 and 1/4 of the resolution.
         width: channels of the cells.
+        n_tasks: rows of the table of weights of the hints.
     """
 
-    def __init__(self, widths: Sequence[int], width: int) -> None:
+    def __init__(self, widths: Sequence[int], width: int, n_tasks: int) -> None:
         super().__init__()
         half, quarter = widths
         self.lower = nn.ModuleList(nn.Conv2d(*pair, 1) for pair in pairwise((width, quarter, half)))
@@ -52,7 +54,9 @@ class PixelSketch(nn.Module):
         )
         self.out = nn.Conv2d(half, 3 * 4, 3, padding=1)
         self.to_cells = nn.Conv2d(N_CHANNELS, width, 1)
-        for parameter in (*self.out.parameters(), *self.to_cells.parameters()):
+        self.hint = nn.Embedding(n_tasks, N_HINTS)
+        self.hint.lr_scale = 5.0  # type: ignore[assignment]
+        for parameter in (*self.out.parameters(), *self.to_cells.parameters(), *self.hint.parameters()):
             nn.init.zeros_(parameter)
 
     def forward(
@@ -60,6 +64,7 @@ class PixelSketch(nn.Module):
         cells: Float[Tensor, "b c gy gx"],
         finer: Sequence[Float[Tensor, "b _ _ _"]],
         hints: Float[Tensor, "b n 3 h w"],
+        task: Int[Tensor, " b"],
     ) -> Float[Tensor, "b 3 h w"]:
         """The sketch: of what the codec codes, so of the target, or of its difference from its reference.
 
@@ -78,7 +83,8 @@ class PixelSketch(nn.Module):
             for block in mix.children():
                 x = x + block(x)
         pixels = F.pixel_shuffle(self.out(F.silu(self.last_norm(x))), 2)
-        return _MOST_GREYS * (pixels * (_GREYS / _MOST_GREYS)).tanh()
+        pixels = _GREYS * pixels + (self.hint(task)[..., None, None, None] * hints).sum(1)
+        return _MOST_GREYS * (pixels / _MOST_GREYS).tanh()
 
 
 def sketch_loss(sketch: Float[Tensor, "b 3 h w"], coded: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:

@@ -55,7 +55,7 @@ class Transframer(FramePredictor, Pretrained):
         self.decoder = TripleDecoder(config)
         width, n_tasks = config.encoder_widths[0], len(config.tasks) + SPARE_NAMES
         self.draft = DraftHead(width, n_tasks, N_HINTS + config.sketches) if config.draft else None
-        self.sketch = PixelSketch(config.pixel_stem, width) if config.sketches else None
+        self.sketch = PixelSketch(config.pixel_stem, width, n_tasks) if config.sketches else None
         self.cell_positions = AxialPositions(config.width)
 
     @property
@@ -70,7 +70,8 @@ class Transframer(FramePredictor, Pretrained):
     def task_tables(self) -> list[nn.Embedding]:
         """The tables with a row for each task."""
         draft = [self.draft.bias, self.draft.hint] if self.draft is not None else []
-        return [self.encoder.annotations.task, *draft]
+        sketch = [self.sketch.hint] if self.sketch is not None else []
+        return [self.encoder.annotations.task, *draft, *sketch]
 
     def collate(self, episodes: Sequence[Episode]) -> Batch:
         """Episodes of one size, a multiple of 16, as a batch on the CPU."""
@@ -124,7 +125,7 @@ class Transframer(FramePredictor, Pretrained):
         grid = (partial.shape[2], partial.shape[3])
         if self.sketch is not None and hints is not None and pixels is not None:
             with convolving(x.device):
-                sketch = self.sketch(cells.mT.unflatten(2, grid), finer, pixels)
+                sketch = self.sketch(cells.mT.unflatten(2, grid), finer, pixels, batch.task)
                 sketched = dct_from_image(sketch.detach().float() + 128, batch.halves_chroma)
                 amplitudes = (sketched * self.encoder.dct_scale).to(cells.dtype)
                 cells = cells + self.sketch.to_cells(amplitudes).flatten(2).mT
