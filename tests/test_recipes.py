@@ -88,9 +88,9 @@ def test_settings_are_those_of_train(path):
 
 
 def test_the_generalist_is_trained_as_it_was():
-    first, second, third = (
+    first, second, third, fourth = (
         parse(TrainConfig, ["--config", str(RECIPES / f"generalist-{phase}.yaml")], prog="train")
-        for phase in ("first", "second", "third")
+        for phase in ("first", "second", "third", "fourth")
     )
     assert (first.minutes, first.weights, first.peak_learning_rate) == (70, {}, LEARNING_RATES["tiny"])
     assert (second.minutes, second.peak_learning_rate) == (125, 0.0025)
@@ -98,8 +98,10 @@ def test_the_generalist_is_trained_as_it_was():
     assert first.batch_size == second.batch_size == 16
     assert (third.minutes, third.peak_learning_rate, third.batch_size) == (80, 0.0025, 32)
     assert third.weights["image_classification"] == 0.5
-    phases = [phase.model_settings.get("sketch") for phase in (first, second, third)]
-    assert phases == [None, None, True], "the third adds a sketch to the model of the second"
+    phases = [phase.model_settings.get("sketch") for phase in (first, second, third, fourth)]
+    assert phases == [False, None, True, None], "the third adds a sketch to the model of the second"
+    assert first.model_settings["encoder_lr_scale"] == 1, "the encoder learned at the decoders' rate"
+    assert (fourth.minutes, fourth.peak_learning_rate, fourth.batch_size) == (36, 0.001, 32)
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -164,9 +166,14 @@ def test_the_generalist_is_resumed_in_any_phase(checkout):
         "transframer threads=1 train --resume r/second",
         third,
     ]
-    assert called(checkout, "generalist", "r") == [
+    fourth = f"{launch} --config ROOT/recipes/generalist-fourth.yaml --start-from r/third --out r/fourth"
+    assert called(checkout, "generalist", "r", code=143, STOP="r/fourth") == [
         f"{launch} --resume r/third",
-        "transframer threads=1 benchmark r/third",
+        fourth,
+    ]
+    assert called(checkout, "generalist", "r") == [
+        f"{launch} --resume r/fourth",
+        "transframer threads=1 benchmark r/fourth",
     ]
 
 

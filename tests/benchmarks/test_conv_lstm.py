@@ -16,7 +16,7 @@ def test_is_about_as_large_as_tiny():
     sizes = [
         sum(w.numel() for w in model.parameters()) for model in (ConvLSTM(), Transframer(PRESETS["tiny"]))
     ]
-    assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.1)
 
 
 def test_later_past_frames_count_and_predictions_feed_on():

@@ -34,10 +34,10 @@ class TransframerConfig:
             `transframer.models.draft`); False is the paper's model.
         draft_weight: weight of the draft's own nats in the training loss, divided as the events' are.
         sketch: predict the target's pixels too, and give the draft and the decoders their coefficients (see
-            `transframer.models.sketch`); of no effect without a draft or a stem on the pixels. Off in the
-            presets: within ten minutes from random weights it has learned only depth (docs/log.md). The
-            generalist, which was trained before it got one, has it.
+            `transframer.models.sketch`); of no effect without a draft or a stem on the pixels.
         sketch_weight: weight of the sketch's error in the training loss.
+        encoder_lr_scale: learning rate of the U-Net and the sketch relative to that of the decoders, which
+            a few hundred steps have to wake.
     """
 
     tasks: tuple[str, ...] = ()
@@ -60,8 +60,9 @@ class TransframerConfig:
     length_power: float = 1.0
     draft: bool = True
     draft_weight: float = 0.3
-    sketch: bool = False
-    sketch_weight: float = 2.0
+    sketch: bool = True
+    sketch_weight: float = 4.0
+    encoder_lr_scale: float = 0.25
 
     def __post_init__(self) -> None:
         if not 0 < self.chunk_overlap < self.chunk_events:
@@ -84,7 +85,8 @@ class TransframerConfig:
         return self.sketch and self.draft and bool(self.pixel_stem)
 
 
-# Peak learning rates. That of tiny is tuned (docs/log.md), that of paper is the parent's (arXiv 2103.03841).
+# Peak learning rates. That of tiny is tuned (docs/log.md), that of paper is the parent's (arXiv 2103.03841);
+# those of small and base, and how much slower their encoders learn, are guesses.
 LEARNING_RATES = {"tiny": 4e-3, "small": 1e-3, "base": 5e-4, "paper": 5e-4}
 
 PRESETS: dict[str, TransframerConfig] = {
@@ -102,6 +104,7 @@ PRESETS: dict[str, TransframerConfig] = {
         chunk_events=256,
         chunk_overlap=32,
         memory="all",
+        encoder_lr_scale=0.5,
     ),
     "base": TransframerConfig(
         encoder_widths=(448, 640),
@@ -117,6 +120,7 @@ PRESETS: dict[str, TransframerConfig] = {
         chunk_events=512,
         chunk_overlap=64,
         dropout=0.1,
+        encoder_lr_scale=0.5,
     ),
     "paper": TransframerConfig(
         encoder_widths=(640, 832, 1088),
@@ -135,6 +139,8 @@ PRESETS: dict[str, TransframerConfig] = {
         dropout=0.1,
         length_power=0.0,
         draft=False,
+        sketch=False,
+        encoder_lr_scale=1.0,
     ),
 }
 

@@ -57,6 +57,9 @@ class Transframer(FramePredictor, Pretrained):
         self.draft = DraftHead(width, n_tasks, N_HINTS + config.sketches) if config.draft else None
         self.sketch = PixelSketch(config.pixel_stem, width, n_tasks) if config.sketches else None
         self.cell_positions = AxialPositions(config.width)
+        for module in (*self.encoder.modules(), *(self.sketch.modules() if self.sketch is not None else ())):
+            if not hasattr(module, "lr_scale"):
+                module.lr_scale = config.encoder_lr_scale  # type: ignore[assignment]
 
     @property
     def device(self) -> torch.device:
