@@ -64,6 +64,13 @@ def hints_of(*episodes):
     return hint_images(Transframer(CONFIG).collate(list(episodes)))
 
 
+def test_mixed_precision_does_not_touch_them():
+    episodes = episode(1, 3), episode(2, 2)
+    plain = hints_of(*episodes)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert hints_of(*episodes).equal(plain)
+
+
 def test_neither_the_order_of_the_frames_nor_the_batch_matters():
     e = episode(1, 3)
     turned = replace(e, context=(e.context[2], e.context[0], e.context[1]))

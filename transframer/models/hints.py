@@ -38,9 +38,10 @@ def hint_images(batch: Batch) -> Float[Tensor, "b 2 3 h w"]:
     pairs = timed_pairs(batch)
     if len(pairs.rows):
         early, late = images[pairs.early], images[pairs.late]
-        px = search_motion(early, late, pairs.early_at, pairs.late_at)
-        look[pairs.rows] = follow_motion(early, late, pairs.early_at, pairs.late_at, px)
-        colours = torch.einsum("rc,nchw->nrhw", _RGB_FROM_MOTION.to(px.device), px)
+        with torch.autocast(images.device.type, enabled=False):  # bf16 has no grey level exact
+            px = search_motion(early, late, pairs.early_at, pairs.late_at)
+            look[pairs.rows] = follow_motion(early, late, pairs.early_at, pairs.late_at, px)
+            colours = torch.einsum("rc,nchw->nrhw", _RGB_FROM_MOTION.to(px.device), px)
         motion[pairs.rows] += _GREYS_PER_PX * colours
     return torch.stack([look, motion], 1)
 

@@ -114,11 +114,20 @@ def displaced(
     for image, at in ((early, early_at), (late, late_at)):
         shift = line * (at / (late_at - early_at))[:, None]
         columns, rows = (_shifting(shift, size) for size in (image.shape[3], image.shape[2]))
-        moved = image.flatten(1, 2)[:, None] @ columns.mT
+        moved = _product(image.flatten(1, 2)[:, None], columns.mT)
         seen.append((moved.unflatten(2, image.shape[1:3]), rows))
     (early, early_rows), (late, late_rows) = seen
     for down in range(len(line)):
-        yield early_rows[:, down, None, None] @ early, late_rows[:, down, None, None] @ late
+        yield (
+            _product(early_rows[:, down, None, None], early),
+            _product(late_rows[:, down, None, None], late),
+        )
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Matrix product in the precision of its factors, also in mixed precision."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b
 
 
 def _shifting(shift: Float[Tensor, "n k"], size: int) -> Float[Tensor, "n k size size"]:
