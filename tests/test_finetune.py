@@ -297,6 +297,10 @@ class TestSettings:
         assert self.plan(lora_rank=4).learning_rate == LEARNING_RATES["tiny"] / 2
         assert self.plan(learning_rate=0.5).learning_rate == 0.5
 
+    def test_a_trained_encoder_learns_at_the_rate_of_the_rest(self):
+        assert self.plan().model_settings == {"encoder_lr_scale": 1.0}
+        assert self.plan(stored=TrainConfig(model="spatial-temporal")).model_settings == {}
+
     def test_other_classes_are_learned_at_the_rate_of_the_preset(self):
         knows_others = TrainConfig(tasks=[TASK])
         assert self.plan(stored=knows_others).learning_rate == LEARNING_RATES["tiny"]

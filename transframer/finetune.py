@@ -101,6 +101,8 @@ def train_config(config: FinetuneConfig, stored: TrainConfig, old: Sequence[str]
         steps=steps,
         out=config.folder,
         start_from=Path(config.from_),
+        # An encoder that is trained need not wait for its decoders to wake (docs/log.md).
+        model_settings={"encoder_lr_scale": 1.0} if stored.model == "transframer" else {},
         data=str(config.data),
         data_format=config.data_format,
         data_options=config.data_options,
