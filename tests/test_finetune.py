@@ -298,8 +298,13 @@ class TestSettings:
         assert self.plan(learning_rate=0.5).learning_rate == 0.5
 
     def test_a_trained_encoder_learns_at_the_rate_of_the_rest(self):
-        assert self.plan().model_settings == {"encoder_lr_scale": 1.0}
+        assert self.plan().model_settings["encoder_lr_scale"] == 1.0
         assert self.plan(stored=TrainConfig(model="spatial-temporal")).model_settings == {}
+
+    def test_the_sketch_weighs_little_where_the_answer_is_not_read_off_it(self):
+        assert self.plan().model_settings["sketch_weight"] == 0.5
+        config = FinetuneConfig("depth_estimation", "unopened", "run", steps=1, learning_rate=0.1)
+        assert "sketch_weight" not in train_config(config, TrainConfig(), []).model_settings
 
     def test_other_classes_are_learned_at_the_rate_of_the_preset(self):
         knows_others = TrainConfig(tasks=[TASK])

@@ -16,7 +16,7 @@ from transframer.data.catalog import open_dataset, task_for
 from transframer.errors import unknown_name
 from transframer.finetune_config import FinetuneConfig
 from transframer.models.catalog import get_model
-from transframer.registry import task_names
+from transframer.registry import get_task, task_names
 from transframer.task import Task
 from transframer.task_settings import configured_task
 from transframer.training.checkpoint import load_run
@@ -101,8 +101,7 @@ def train_config(config: FinetuneConfig, stored: TrainConfig, old: Sequence[str]
         steps=steps,
         out=config.folder,
         start_from=Path(config.from_),
-        # An encoder that is trained need not wait for its decoders to wake (docs/log.md).
-        model_settings={"encoder_lr_scale": 1.0} if stored.model == "transframer" else {},
+        model_settings=_model_settings(config.task) if stored.model == "transframer" else {},
         data=str(config.data),
         data_format=config.data_format,
         data_options=config.data_options,
@@ -122,6 +121,16 @@ def train_config(config: FinetuneConfig, stored: TrainConfig, old: Sequence[str]
         pictures=min(2, config.validation_samples),
         device=config.device,
     )
+
+
+def _model_settings(task: str) -> dict[str, float]:
+    """What fine-tuning changes of a Transframer's settings (docs/log.md has the measurements).
+
+    An encoder that is trained need not wait for its decoders to wake; and where the answer is not read off
+    the sketch, as it is where the estimate is a mean, the sketch should not take the gradient.
+    """
+    read_off_sketch = get_task(task).estimate == "mean"
+    return {"encoder_lr_scale": 1.0} | ({} if read_off_sketch else {"sketch_weight": 0.5})
 
 
 def _steps(samples: int, share: float, batch_size: int) -> int:
