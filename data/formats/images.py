@@ -17,10 +17,12 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from transframer.codec import image_from_jpeg
 from transframer.data.formats.atomic import whole_file
 from transframer.errors import DataError
 
 DEFAULT_MAX_PIXELS = 64_000_000
+_JPEG_SUFFIXES = {".jpg", ".jpeg"}
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
@@ -80,6 +82,8 @@ def load_image(
     Raises:
         DataError: the file is missing, no image, damaged, truncated, or larger than the cap.
     """
+    if (image := _image_from_jpeg(path, max_pixels)) is not None:
+        return image
     with opened_image(path, max_pixels) as image:
         if image.mode == "F":
             raise DataError(
@@ -95,6 +99,19 @@ def load_image(
             upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
         pixels = np.array(upright.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _image_from_jpeg(path: str | os.PathLike[str] | io.BytesIO, max_pixels: int) -> Tensor | None:
+    """The pixels of a JPEG file that the codec decodes by itself; None of all others."""
+    if isinstance(path, io.BytesIO):
+        data = path.getvalue()
+        return image_from_jpeg(data, max_pixels) if data[:2] == b"\xff\xd8" else None
+    if Path(path).suffix.lower() not in _JPEG_SUFFIXES:
+        return None
+    try:
+        return image_from_jpeg(Path(path).read_bytes(), max_pixels)
+    except OSError:
+        return None  # and is said when it is opened
 
 
 def save_png(path: str | os.PathLike[str], image: UInt8[Tensor, "3 h w"]) -> None:

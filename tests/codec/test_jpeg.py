@@ -11,6 +11,7 @@ from transframer.codec import (
     grid_from_image,
     grid_from_jpeg,
     grid_size,
+    image_from_jpeg,
     jpeg_size,
     legal_mask,
     tokens_from_grid,
@@ -153,3 +154,58 @@ def test_without_the_packages_the_error_says_which(photograph, monkeypatch):
     file = jpeg(photograph("coffee", (16, 16)), progressive=True)
     with pytest.raises(DataError, match=r"transframer\[jpeg\]"):
         grid_from_jpeg(file, CodecSettings())
+
+
+@pytest.mark.parametrize("theirs", ["4:2:0", "4:4:4", "L", "restart", "optimised"])
+def test_pixels_are_those_that_libjpeg_decodes(theirs, photograph):
+    pytest.importorskip("numba")
+    options = {"restart": {"restart_marker_blocks": 3}, "optimised": {"optimize": True}}.get(theirs, {})
+    if theirs[0] == "4":
+        options = {"subsampling": theirs}
+    for quality in (5, 50, 75, 98):
+        for size in (*SIZES, (7, 7), (1, 1), (18, 130)):
+            image = photograph("astronaut", size)
+            file = jpeg(image, "L" if theirs == "L" else "RGB", quality=quality, **options)
+            decoded = image_from_jpeg(file, 10**6)
+            assert decoded is not None
+            assert torch.equal(decoded, pixels(file)[0])
+
+
+def test_pixels_of_other_files_are_left_to_others(photograph):
+    image = photograph("coffee", (32, 48))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    good = jpeg(image)
+    others = {
+        "turned": jpeg(image, exif=exif),
+        "progressive": jpeg(image, progressive=True),
+        "sampled 4:2:2": jpeg(image, subsampling="4:2:2"),
+        "CMYK": jpeg(image, "CMYK"),
+        "RGB": jpeg(image, keep_rgb=True),
+        "truncated": good[: len(good) // 2],
+        "cut short": good[: len(good) // 2] + b"\xff\xd9",
+        "empty": b"",
+        "no JPEG": b"\x89PNG\r\n\x1a\n",
+    }
+    for what, file in others.items():
+        assert image_from_jpeg(file, 10**6) is None, what
+    assert image_from_jpeg(good, 32 * 48 - 1) is None, "too large"
+    pytest.importorskip("numba")
+    assert image_from_jpeg(good, 32 * 48) is not None
+
+
+def test_a_header_seen_before_is_that_of_the_file(photograph):
+    """Files that begin alike share a header, whatever else holds its last marker: a thumbnail, a comment."""
+    plain = jpeg(photograph("coffee", (32, 48)), quality=60)
+    larger = jpeg(photograph("rocket", (48, 32)), quality=60)
+    thumbnail = b"\xff\xe2" + (2 + len(larger)).to_bytes(2) + larger
+    comment = b"\xff\xfe\x00\x08\xff\xda\x00\x04ab"
+    long = b"\xff\xfe" + (2 + 9000).to_bytes(2) + bytes(9000)
+    chosen = CodecSettings(60)
+    expected = grid_from_jpeg(plain, chosen)
+    for inserted in (b"", thumbnail, comment, long, thumbnail + comment):
+        file = plain[:2] + inserted + plain[2:]
+        for _ in range(2):
+            assert jpeg_size(file) == (32, 48)
+            assert torch.equal(grid_from_jpeg(file, chosen), expected)
+    assert jpeg_size(larger) == (48, 32)

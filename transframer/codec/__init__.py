@@ -9,7 +9,7 @@ from transframer.codec.coding import (
     token_count,
 )
 from transframer.codec.dct import dct_from_image, grid_from_image, image_from_grid
-from transframer.codec.jpeg import grid_from_jpeg, jpeg_size
+from transframer.codec.jpeg import grid_from_jpeg, image_from_jpeg, jpeg_size
 from transframer.codec.layout import (
     BANDS,
     N_CHANNELS,
@@ -39,6 +39,7 @@ __all__ = [
     "grid_from_tokens",
     "grid_size",
     "image_from_grid",
+    "image_from_jpeg",
     "jpeg_size",
     "legal_mask",
     "legal_positions",

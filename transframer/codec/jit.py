@@ -14,7 +14,10 @@ from types import CellType, FunctionType
 from typing import Any
 
 import numba
+from llvmlite import ir
+from numba.core import types
 from numba.core.dispatcher import Dispatcher
+from numba.extending import intrinsic
 
 # Sums of products may be fused (`contract`): all of the kernels' are exact in the type they are taken in.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
@@ -57,6 +60,26 @@ def lazy_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(_keyed(_plain(function)), cache=True, **_REORDERED)
     except RuntimeError:
         return numba.njit(_plain(function), **_REORDERED)
+
+
+@intrinsic
+def prefetch(typing_context, array, index):
+    """Has the memory of an element, by its index in a contiguous array, brought near before it is read.
+
+    Only a hint: the index may lie outside of the array.
+    """
+    byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    name, signature = "llvm.prefetch.p0", ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+
+    def code(context, builder, types_of, arguments):
+        data = context.make_array(types_of.args[0])(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
+        hint = builder.module.globals.get(name) or ir.Function(builder.module, signature, name)
+        to_read, to_second_cache, of_data = (ir.Constant(number, value) for value in (0, 2, 1))
+        builder.call(hint, [address, to_read, to_second_cache, of_data])
+        return context.get_dummy_value()
+
+    return types.void(array, index), code
 
 
 def _keyed(function: FunctionType) -> FunctionType:

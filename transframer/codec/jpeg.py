@@ -1,5 +1,7 @@
 """Grids straight from JPEG files: their coefficients are read, requantised and laid out, no pixels decoded.
 
+Those of a file in its own quantisation are also the quickest way to its pixels (`image_from_jpeg`).
+
 Baseline files whose chroma is sampled as the settings ask are read by a compiled kernel where Numba is
 installed; all others by pyjpegio (`pip install transframer[jpeg]`), see `jpeg_planes`. Coefficients in the
 quantisation tables of the settings are the file's own; others are divided and rounded anew. Where an image
@@ -17,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from transframer.codec import compiled
@@ -76,6 +78,48 @@ def grid_from_jpeg(source: bytes | str | os.PathLike, settings: CodecSettings) -
     return fill_padding(grid, header.size, settings)
 
 
+def image_from_jpeg(data: bytes, max_pixels: int) -> UInt8[Tensor, "3 h w"] | None:
+    """Decodes a JPEG file by kernels: the RGB that libjpeg gives, for small images several times as fast.
+
+    Args:
+        data: the file.
+        max_pixels: the cap on width x height, checked before decoding.
+
+    Returns:
+        None where it is not done: no Numba, a file that is not baseline in 4:2:0, 4:4:4 or grey, one with
+        EXIF data, which may turn it, one that is too large, or damaged. Another library may then read it, or
+        say what is wrong with it.
+    """
+    decoder, kernels = compiled.kernels("decode"), compiled.kernels("jpeg")
+    if decoder is None or kernels is None:
+        return None
+    try:
+        header, scan = read_header(data, "JPEG data")
+    except DataError:
+        return None
+    chroma = {component[2] for component in header.components[1:]}
+    if header.size[0] * header.size[1] > max_pixels or len(chroma) > 1 or b"Exif\0\0" in data[:scan]:
+        return None
+    subsampling: Subsampling = "4:2:0" if header.components[0][:2] == (2, 2) else "4:4:4"
+    plan = _plan(kernels, header, None, subsampling)
+    if plan is None:
+        return None
+    grid = np.zeros((1, N_CHANNELS, *grid_size(header.size)), np.int16)
+    if kernels.decode_scan(np.frombuffer(data, np.uint8), scan, *plan, grid[0]) < 0:
+        return None
+    image = np.empty((1, 3, *header.size), np.uint8)
+    decoder.decode(grid, np.array([subsampling == "4:2:0"]), _own_tables(header)[None], CHANNELS, image)
+    return torch.from_numpy(image[0])
+
+
+def _own_tables(header: Header) -> np.ndarray:
+    """A file's steps of luma and of chroma, 2 x 64, raster order."""
+    steps = np.zeros((2, 64))
+    luma, chroma = header.components[0], header.components[-1]
+    steps[:, _RASTER] = header.tables[[luma[2], chroma[2]]]
+    return steps
+
+
 def _read(source: bytes | str | os.PathLike) -> tuple[bytes, str]:
     if isinstance(source, bytes):
         return source, "JPEG data"
@@ -87,9 +131,13 @@ def _read(source: bytes | str | os.PathLike) -> tuple[bytes, str]:
 
 @lru_cache(256)
 def _plan(
-    kernels: ModuleType, header: Header, quality: int, subsampling: Subsampling
+    kernels: ModuleType, header: Header, quality: int | None, subsampling: Subsampling
 ) -> tuple[Any, ...] | None:
-    """What `decode_scan` needs besides the data of a baseline file sampled as asked; None of any other."""
+    """What `decode_scan` needs besides the data of a baseline file sampled as asked; None of any other.
+
+    Args:
+        quality: of the grid; None leaves the coefficients in the file's own steps.
+    """
     factors = [component[:2] for component in header.components]
     step = 2 if subsampling == "4:2:0" else 1
     if not header.baseline or (len(factors) > 1 and factors[0] != (step, step)):
@@ -102,7 +150,7 @@ def _plan(
         (*factor, *component[3:], step if plane else 1)
         for plane, (factor, component) in enumerate(zip(factors, header.components, strict=True))
     ]
-    ours = compiled.tables(quality)[:, _RASTER]
+    ours = (_own_tables(header) if quality is None else compiled.tables(quality))[:, _RASTER]
     theirs = np.stack([header.tables[component[2]] for component in header.components])
     scale = theirs / ours[[min(plane, 1) for plane in range(len(theirs))]]
     units = [-(-pixels // side) for pixels in header.size]

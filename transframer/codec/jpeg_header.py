@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,6 +12,7 @@ from transframer.errors import DataError
 
 MAX_PIXELS = 64_000_000  # checked before anything is decoded, as for other images
 _SCAN = 0xDA
+_SHORT = 4096  # bytes; longer headers hold what differs from file to file
 _FRAMES = {0xC0, 0xC1, 0xC2}  # of DCT coefficients, Huffman-coded: baseline, extended, progressive
 _OTHER_FRAMES = {0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _MATTER = _FRAMES | _OTHER_FRAMES | {0xC4, 0xDB, 0xDD, 0xEE, _SCAN}
@@ -52,8 +54,11 @@ def read_header(data: bytes, name: str) -> tuple[Header, int]:
         DataError: it is no such file, or truncated.
     """
     try:
-        segments, scan = _segments(data)
-        return _parsed(segments), scan
+        header, scan = _first(data)
+        if data.rfind(b"\xff\xd9", scan) < 0:
+            raise DataError(
+                "a truncated JPEG file: no end marker", expected="all of it", next_step="replace the file"
+            )
     except (IndexError, ValueError):
         raise DataError(
             "a JPEG file whose header is damaged or cut off",
@@ -63,6 +68,24 @@ def read_header(data: bytes, name: str) -> tuple[Header, int]:
         ) from None
     except DataError as error:
         raise DataError(error.found, file=name, expected=error.expected, next_step=error.next_step) from None
+    return header, scan
+
+
+def _first(data: bytes) -> tuple[Header, int]:
+    """The header, found by its bytes where a file has begun with the same ones before."""
+    at = data.find(b"\xff\xda", 0, _SHORT)  # unless these bytes are part of a segment, a thumbnail's say
+    if at > 0:
+        with suppress(IndexError, ValueError):
+            return _known(data[: at + 2 + int.from_bytes(data[at + 2 : at + 4])])
+    return _read(data)
+
+
+def _read(data: bytes) -> tuple[Header, int]:
+    segments, scan = _segments(data)
+    return _parsed(segments), scan
+
+
+_known = lru_cache(256)(_read)
 
 
 def _segments(data: bytes) -> tuple[tuple[tuple[int, bytes], ...], int]:
@@ -80,10 +103,6 @@ def _segments(data: bytes) -> tuple[tuple[tuple[int, bytes], ...], int]:
         if marker in _MATTER:
             segments.append((marker, data[at + 4 : end]))
         at = end
-    if data.rfind(b"\xff\xd9", at) < 0:
-        raise DataError(
-            "a truncated JPEG file: no end marker", expected="all of it", next_step="replace the file"
-        )
     return tuple(segments), at
 
 

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from transframer.codec.jit import reordered
+from transframer.codec.jit import prefetch, reordered
 
 F32 = np.float32
 _LOG2_E, _LN_2_HIGH, _LN_2_LOW = F32(1.44269504), F32(0.693359375), F32(-2.12194440e-4)
-_TILE, _MANY = 16, 16
+_TILE, _MANY, _LINE = 16, 16, 16  # rows of a matrix, rows of x, numbers in a line of the cache
 _SMALLEST = F32(-87.0)  # exp of less is no normal float32
 
 
@@ -70,16 +70,24 @@ def linear(x, w, y, n):
     """y[:n, :m] += x[:n, :k] @ w.T for w m x k.
 
     The matrix is read once and in order, which a single row needs to get at the speed of memory, with four
-    rows at a time for each of its; a tile of it stays in the nearest cache for all rows.
+    rows at a time for each of its; a tile of it stays in the nearest cache for all rows, and the next is
+    brought near meanwhile.
     """
     m, k = w.shape
     whole = n // 4 * 4
+    # Lines of the next tile that are asked for with each pair of outputs of four rows.
+    lines = -(-_TILE * k // _LINE // max(whole // 4 * (_TILE // 2), 1))
     for tile in range(0, m, _TILE):
         end = min(m, tile + _TILE)
         # With many rows the tile is mostly read from the cache, where two of its rows at a time are faster.
         paired = tile + (end - tile) // 2 * 2 if n >= _MANY else tile
+        coming, last = end * k, min(m, end + _TILE) * k
         for r in range(0, whole, 4):
             for o in range(tile, paired, 2):
+                for _ in range(lines):
+                    if coming < last:
+                        prefetch(w, coming)
+                    coming += _LINE
                 a, b, c, d = F32(0), F32(0), F32(0), F32(0)
                 e, f, g, h = F32(0), F32(0), F32(0), F32(0)
                 for j in range(k):
@@ -219,13 +227,25 @@ def gelu(x, n, t, bits):
 
 
 @reordered
-def attend(query, keys, values, bias, length, out, buffers):
+def bring(keys, values, length, part, parts):
+    """Has a part of what an entry attends to brought near; arguments as of `attend`."""
+    d, capacity = keys.shape
+    for i in range(part * d // parts, (part + 1) * d // parts):
+        for j in range(0, length, _LINE):
+            prefetch(keys, i * capacity + j)
+    for j in range(part * length // parts * d, (part + 1) * length // parts * d, _LINE):
+        prefetch(values, j)
+
+
+@reordered
+def attend(query, keys, values, bias, length, out, next_keys, next_values, next_length, buffers):
     """out += softmax(query @ keys / sqrt(d) + bias) @ values for all heads of one entry.
 
     Args:
         query, out: heads * d.
         keys, values: d x capacity, capacity x d, of which the first `length` count.
         bias: per key; empty for none.
+        next_keys, next_values, next_length: those of the entry after it, which are brought near meanwhile.
     """
     heads, d = buffers.heads.shape
     scale = F32(1.0 / np.sqrt(d))
@@ -237,6 +257,7 @@ def attend(query, keys, values, bias, length, out, buffers):
             scores[h, j] = bias[j] if len(bias) else F32(0.0)
     product(buffers.heads, keys, scores, heads, d, length)
     for h in range(heads):
+        bring(next_keys, next_values, next_length, h, heads)
         softmax(scores[h], length, buffers.bits)
     buffers.heads[:] = 0
     product(scores, values, buffers.heads, heads, length, d)
@@ -250,7 +271,7 @@ def run_layer(layer, x, n, sample, at, layers, memory, buffers):
     """One layer over the first n entries, whose keys and values join those of the past."""
     width = x.shape[1]
     d = buffers.heads.shape[1]
-    hidden = layers.up.shape[1]
+    hidden, m = layers.up.shape[1], memory.cross_keys.shape[3]
     y, wide = buffers.normal, buffers.wide
     nothing = memory.cross_bias[0, :0]
     normalise(x, y, n)
@@ -261,18 +282,20 @@ def run_layer(layer, x, n, sample, at, layers, memory, buffers):
         memory.keys[sample[i], layer, :, at[i]] = wide[i, width : width + d]
         memory.values[sample[i], layer, at[i]] = wide[i, width + d : width + 2 * d]
     for i in range(n):
-        own = sample[i]
+        own, other, more = sample[i], sample[min(i + 1, n - 1)], at[i + 1] + 1 if i + 1 < n else 0
         keys, values = memory.keys[own, layer], memory.values[own, layer]
-        attend(wide[i, :width], keys, values, nothing, at[i] + 1, y[i], buffers)
+        others = memory.keys[other, layer], memory.values[other, layer], more
+        attend(wide[i, :width], keys, values, nothing, at[i] + 1, y[i], *others, buffers)
     linear(y, layers.attention_out[layer], x, n)
     normalise(x, y, n)
     for i in range(n):
         wide[i, :width] = layers.cross_query_bias[layer]
     linear(y, layers.cross_query[layer], wide, n)
     for i in range(n):
-        own = sample[i]
+        own, other, more = sample[i], sample[min(i + 1, n - 1)], m if i + 1 < n else 0
         keys, values = memory.cross_keys[own, layer], memory.cross_values[own, layer]
-        attend(wide[i, :width], keys, values, memory.cross_bias[own], keys.shape[1], y[i], buffers)
+        others = memory.cross_keys[other, layer], memory.cross_values[other, layer], more
+        attend(wide[i, :width], keys, values, memory.cross_bias[own], m, y[i], *others, buffers)
     linear(y, layers.cross_out[layer], x, n)
     normalise(x, y, n)
     for i in range(n):

@@ -1,3 +1,4 @@
+import io
 import os
 import struct
 import zlib
@@ -40,6 +41,24 @@ def test_exif_orientation(tmp_path, rgb, orientation, turn):
     exif[0x0112] = orientation
     Image.fromarray(rgb).save(tmp_path / "a.png", exif=exif)
     assert np.array_equal(pixels(tmp_path / "a.png"), np.rot90(rgb, turn))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (50, 37)])
+def test_jpeg_files_are_read_as_pillow_reads_them(tmp_path, size):
+    """By the codec's kernels where they can, and by Pillow where not (progressive, turned)."""
+    smooth = F.interpolate(torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(0)), size)
+    picture = Image.fromarray((255 * smooth[0]).byte().permute(1, 2, 0).numpy())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for options in ({}, {"quality": 95}, {"subsampling": "4:4:4"}, {"progressive": True}, {"exif": exif}):
+        picture.save(tmp_path / "a.jpg", **options)
+        with Image.open(tmp_path / "a.jpg") as opened:
+            expected = np.array(opened.convert("RGB"))
+        if "exif" in options:
+            expected = np.rot90(expected, -1)
+        assert np.array_equal(pixels(tmp_path / "a.jpg"), expected)
+        data = io.BytesIO((tmp_path / "a.jpg").read_bytes())
+        assert np.array_equal(pixels(data), expected)
 
 
 def test_transparency_over_white(tmp_path):
