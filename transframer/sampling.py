@@ -16,6 +16,7 @@ from transframer.frames import ESTIMATES, Episode, Estimate, Frame
 from transframer.models.choosing import Choice, ChunkDecoder, stops
 from transframer.models.compiled import CompiledChunk, CompiledDecoder
 from transframer.models.decoder import STOP
+from transframer.models.graphed import GraphedChunk
 from transframer.predictor import Samples
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class Sampler:
         proposals: events that the draft proposes and the decoders check in one pass, at the same
             distribution (see `transframer.models.speculation_kernels`); 0 draws them one by one. Needs a
             model with a draft, kernels, and the mode as estimate.
-        compiled: false decodes in PyTorch where kernels could (see `transframer.models.compiled`).
+        compiled: false decodes in PyTorch, operation by operation, where kernels could (see
+            `transframer.models.compiled`), or on a GPU a recorded step (see `transframer.models.graphed`).
         cached: false recomputes every event from the start of its chunk, in PyTorch; for tests.
 
     Raises:
@@ -72,6 +74,8 @@ class Sampler:
         self.model, self.generator, self.cached = model, generator, cached
         self.choice = Choice(temperature, top_p, estimate, proposals)
         self.compiled = compiled and cached and CompiledDecoder.available(model.decoder)
+        on_gpu = model.device.type == "cuda"
+        self.graphed = compiled and cached and on_gpu and not self.choice.by_coefficient
         self.passes = 0  # of the decoders over a sample, in speculation
         able = self.compiled and not self.choice.by_coefficient and model.draft is not None
         if proposals < 0 or (proposals and not able):
@@ -129,10 +133,11 @@ class Sampler:
             given = own[:, :, start:]
             arguments = context, config.chunk_events, last, so_far
             chunk: CompiledChunk | ChunkDecoder
-            if decoder is None:
-                chunk = ChunkDecoder(model.decoder, context, self.choice, *arguments[1:], self.cached)
-            else:
+            if decoder is not None:
                 chunk = decoder.chunk(*arguments)
+            else:
+                kind = GraphedChunk if self.graphed else ChunkDecoder
+                chunk = kind(model.decoder, context, self.choice, *arguments[1:], self.cached)
             chunk.give(given)
             uniform = self._uniform(len(of_episode), config.chunk_events - given.shape[2])
             drawn, nats = chunk.draw(uniform[going])

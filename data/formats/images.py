@@ -82,8 +82,8 @@ def load_image(
     Raises:
         DataError: the file is missing, no image, damaged, truncated, or larger than the cap.
     """
-    if (image := _image_from_jpeg(path, max_pixels)) is not None:
-        return image
+    if (decoded := _image_from_jpeg(path, max_pixels)) is not None:
+        return decoded
     with opened_image(path, max_pixels) as image:
         if image.mode == "F":
             raise DataError(

@@ -13,6 +13,7 @@ from transframer.frames import Frame
 from transframer.models.attention import KeyValueCache
 from transframer.models.choosing import Choice, ChunkDecoder, pick
 from transframer.models.compiled import CompiledDecoder
+from transframer.models.graphed import GraphedChunk
 from transframer.sampling import Sampler
 
 
@@ -76,12 +77,75 @@ def test_a_broken_cache_is_noticed(any_model, episodes, monkeypatch):
     append = KeyValueCache.append
 
     def forgetful(self, keys, values):
-        keys, values = append(self, keys, values)
-        return keys, torch.cat([torch.zeros_like(values[:, :1]), values[:, 1:]], 1)
+        keys, values, mask = append(self, keys, values)
+        return keys, torch.cat([torch.zeros_like(values[:, :1]), values[:, 1:]], 1), mask
 
     monkeypatch.setattr(KeyValueCache, "append", forgetful)
     broken = Sampler(any_model, temperature=0.0, compiled=False).tokens(episodes)[1]
     assert not torch.allclose(right, broken)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"temperature": 0.0}, {"temperature": 1.0}, {"top_p": 0.8, "temperature": 0.9}],
+    ids=["mode", "sampled", "nucleus"],
+)
+@pytest.mark.parametrize("preset", ["draft", "paper"])
+def test_a_fixed_step_draws_what_the_others_draw(model, episodes, how, preset, monkeypatch):
+    """The step that a GPU records, unrecorded; over several chunks, so that it follows given events."""
+    if preset == "paper":
+        torch.manual_seed(0)
+        model = wake(type(model)(replace(model.config, draft=False)))
+    lengthen(model)
+    plain = Sampler(model, generator=generator(), compiled=False, **how).tokens(episodes, 2)
+    assert int(plain[0].length.max()) > CONFIG.chunk_events, "several chunks"
+    assert len(plain[0].length.unique()) > 1, "some stop before others"
+    sampler = Sampler(model, generator=generator(), compiled=False, **how)
+    sampler.graphed = True
+    used = []
+    step = GraphedChunk._step
+    monkeypatch.setattr(GraphedChunk, "_step", lambda self: (used.append(1), step(self)))
+    fixed = sampler.tokens(episodes, 2)
+    assert used
+    for ours, theirs in zip(fixed[0], plain[0], strict=True):
+        assert torch.equal(ours, theirs)
+    torch.testing.assert_close(fixed[1], plain[1])
+
+
+def test_a_fixed_step_keeps_its_tensors(model, episodes):
+    """What a graph needs: no step leaves the state of the samples anywhere else than the one before did."""
+    lengthen(model)
+    with torch.no_grad():
+        batch = model.collate([e.without_target() for e in episodes])
+        context = model.encode_start(batch)
+    b = len(episodes)
+    last, grid = torch.tensor([[0] * b, [-1] * b]), torch.zeros(b, 192, 4, 4, dtype=torch.int16)
+    chunk = GraphedChunk(model.decoder, context, Choice(), 12, last, grid)
+    places = []
+    step = chunk._step
+
+    def noted():
+        step()
+        held = [*chunk._held, *(t for s in chunk.caches for c in s for t in (c.keys, c.values, c.end))]
+        places.append([tensor.data_ptr() for tensor in held])
+
+    chunk._step = noted
+    chunk.draw(torch.rand(b, 8, 3, generator=generator()))
+    assert len(places) > 2
+    assert all(one == places[0] for one in places)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_graph_draws_what_its_step_draws(model, episodes, temperature, recwarn):
+    lengthen(model).cuda()
+    draws = [
+        Sampler(model, temperature=temperature, generator=generator(), compiled=compiled).tokens(episodes, 3)
+        for compiled in (False, True)
+    ]
+    assert not [w for w in recwarn if "CUDA graph" in str(w.message)]
+    for plain, graphed in zip(draws[0][0], draws[1][0], strict=True):
+        assert torch.equal(plain, graphed)
 
 
 def test_draws_are_well_formed_and_score_as_drawn(model, episodes):

@@ -27,19 +27,42 @@ class KeyValueCache:
     Attributes:
         keys, values: b x capacity x head width.
         length: events held so far.
+        end: the same in a tensor of one number, once steps are fixed; `length` then stands still.
     """
 
     keys: Tensor
     values: Tensor
     length: int = 0
+    end: Tensor | None = None
 
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Adds b x l x d keys and values; returns all that are held."""
-        end = self.length + keys.shape[1]
-        self.keys[:, self.length : end] = keys
-        self.values[:, self.length : end] = values
-        self.length = end
-        return self.keys[:, :end], self.values[:, :end]
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Adds b x l x d keys and values.
+
+        Returns:
+            All that there are, and l x m, which of them each of the new events sees; None for all.
+        """
+        if self.end is not None:
+            self.keys.index_copy_(1, self.end, keys)
+            self.values.index_copy_(1, self.end, values)
+            held = torch.arange(self.keys.shape[1], device=keys.device) <= self.end
+            return self.keys, self.values, held[None]
+        past, l = self.length, keys.shape[1]
+        self.length = past + l
+        self.keys[:, past : self.length] = keys
+        self.values[:, past : self.length] = values
+        mask = None
+        if l > 1:
+            mask = torch.ones(l, self.length, dtype=torch.bool, device=keys.device).tril(past)
+        return self.keys[:, : self.length], self.values[:, : self.length], mask
+
+    def begin_fixed_steps(self) -> None:
+        """From now on events come one at a time, each with the same operations on the same tensors."""
+        self.end = torch.tensor([self.length], device=self.keys.device)
+
+    def advance(self) -> None:
+        """Ends a fixed step."""
+        assert self.end is not None
+        self.end.add_(1)
 
     def select(self, rows: Tensor) -> None:
         """Keeps only these rows of the batch."""
@@ -61,13 +84,14 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, cau
     with torch.autocast(query.device.type, enabled=False) if path == "fp32" else nullcontext():
         if path == "fp32":
             query, keys, values = query.float(), keys.float(), values.float()
-        if causal or mask is not None:
+        if causal or (mask is not None and query.shape[1] > 1):
             keys, values = (t.unsqueeze(1).expand(-1, query.shape[2], -1, -1) for t in (keys, values))
             heads_first = query.transpose(1, 2)  # b heads n d
             y = F.scaled_dot_product_attention(heads_first, keys, values, attn_mask=mask, is_causal=causal)
             return y.transpose(1, 2).to(dtype)
-        # Without a mask the heads are just more query rows of the one key/value head.
-        y = F.scaled_dot_product_attention(query.flatten(1, 2)[:, None], keys[:, None], values[:, None])
+        # Where all queries see the same keys the heads are just more query rows of the one key/value head.
+        rows = query.flatten(1, 2)[:, None]
+        y = F.scaled_dot_product_attention(rows, keys[:, None], values[:, None], attn_mask=mask)
         return y.view(query.shape).to(dtype)
 
 
@@ -170,10 +194,7 @@ class DecoderLayer(nn.Module):
         keys, values = self.attention.project(y)
         mask = None
         if cache is not None:
-            past = cache.length
-            keys, values = cache.append(keys, values)
-            if x.shape[1] > 1:
-                mask = torch.ones(x.shape[1], past + x.shape[1], dtype=torch.bool, device=x.device).tril(past)
+            keys, values, mask = cache.append(keys, values)
         causal = cache is None and x.shape[1] > 1
         x = x + gates[0] * self.dropout(self.attention(y, keys, values, mask, causal))
         cross_mask = None if memory_mask is None else memory_mask[:, None, None]

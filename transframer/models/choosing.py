@@ -17,7 +17,7 @@ from transframer.models.decoder import STOP, Context, TripleDecoder
 LEAST: dict[str, float] = {"mode": 0.0, "median": 0.5, "mean": 0.3}
 
 # Between looks at which samples have stopped, on an accelerator: a look waits for all it was told to do.
-_PATIENCE = 16
+PATIENCE = 16
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class ChunkDecoder:
         b, n, _ = uniform.shape
         events, nats = stops(b, n, uniform.device), uniform.new_zeros(b)
         rows = torch.arange(b, device=uniform.device)
-        patience = 1 if uniform.device.type == "cpu" else _PATIENCE
+        patience = 1 if uniform.device.type == "cpu" else PATIENCE
         for i in range(n):
             event, gained = self._event(uniform[:, i])
             events[:, rows, i] = event

@@ -74,6 +74,9 @@ class Context:
 class TripleDecoder(nn.Module):
     """The channel, position and value decoders with their heads."""
 
+    plane_of_channel: Tensor
+    zigzag_of_channel: Tensor
+
     def __init__(self, config: TransframerConfig) -> None:
         super().__init__()
         width = config.width
@@ -93,6 +96,9 @@ class TripleDecoder(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in depths)
         self.start = nn.Parameter(torch.zeros(width))
         self.channel = nn.Embedding(N_CHANNELS + 1, width)
+        # Buffers, as nothing may be copied to a GPU while a step is recorded (transframer.models.graphed).
+        self.register_buffer("plane_of_channel", channel_plane.clone(), persistent=False)
+        self.register_buffer("zigzag_of_channel", channel_zigzag.clone(), persistent=False)
         self.plane = nn.Embedding(3, width)
         self.frequency = nn.Embedding(64, width)
         self.values = ValueHead(width, config.max_value, config.draft)
@@ -114,9 +120,11 @@ class TripleDecoder(nn.Module):
     def channel_vector(self, channel: Tensor) -> Tensor:
         """Embedding of channels, stop included."""
         inner = channel.clamp(max=N_CHANNELS - 1)
-        plane = channel_plane.to(channel.device)[inner]
-        zigzag = channel_zigzag.to(channel.device)[inner]
-        return self.channel(channel) + self.plane(plane) + self.frequency(zigzag)
+        return (
+            self.channel(channel)
+            + self.plane(self.plane_of_channel[inner])
+            + self.frequency(self.zigzag_of_channel[inner])
+        )
 
     def position_vector(self, context: Context, position: Tensor) -> Tensor:
         """Embedding of positions b x l, with the encoder's feature there."""
