@@ -102,8 +102,8 @@ def attention_path(query: Tensor) -> str:
     a gradient is due. Milliseconds forward + backward, 8 chunks of 256 events, 8 heads of 32, causal / to 64
     cells, on a CPU without bf16 products (AVX2): in fp32 fused 59 / 17, products 71 / 15; in bf16 fused
     239 / 75, products 972 / 170, fused on fp32 53 / 19. Forward alone, bf16: fused 17 / 6, products 416 / 77.
-    Where the CPU multiplies bf16 (AVX-512), in bf16: fused 41 / 16, products 21 / 5, fused on fp32 31 / 11; and
-    attention across frames (8 episodes, 4 heads, 192 cells) products 8, fused on fp32 16. With AMX, a whole step
+    Where the CPU multiplies bf16 (AVX-512), in bf16: fused 41 / 16, products 21 / 5, fused on fp32 31 / 11;
+    and across frames (8 episodes, 4 heads, 192 cells) products 8, fused on fp32 16. With AMX, a whole step
     of a prototype made 2,280 tokens/s fused and 3,314 by products.
     """
     if query.device.type != "cpu" or query.dtype != torch.bfloat16 or not torch.is_grad_enabled():
