@@ -105,13 +105,14 @@ def _image_from_jpeg(path: str | os.PathLike[str] | io.BytesIO, max_pixels: int)
     """The pixels of a JPEG file that the codec decodes by itself; None of all others."""
     if isinstance(path, io.BytesIO):
         data = path.getvalue()
-        return image_from_jpeg(data, max_pixels) if data[:2] == b"\xff\xd8" else None
+        return image_from_jpeg(data, str(_named(path)), max_pixels) if data[:2] == b"\xff\xd8" else None
     if Path(path).suffix.lower() not in _JPEG_SUFFIXES:
         return None
     try:
-        return image_from_jpeg(Path(path).read_bytes(), max_pixels)
+        data = Path(path).read_bytes()
     except OSError:
         return None  # and is said when it is opened
+    return image_from_jpeg(data, os.fspath(path), max_pixels)
 
 
 def save_png(path: str | os.PathLike[str], image: UInt8[Tensor, "3 h w"]) -> None:

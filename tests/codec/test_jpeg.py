@@ -166,7 +166,7 @@ def test_pixels_are_those_that_libjpeg_decodes(theirs, photograph):
         for size in (*SIZES, (7, 7), (1, 1), (18, 130)):
             image = photograph("astronaut", size)
             file = jpeg(image, "L" if theirs == "L" else "RGB", quality=quality, **options)
-            decoded = image_from_jpeg(file, 10**6)
+            decoded = image_from_jpeg(file, "a.jpg", 10**6)
             assert decoded is not None
             assert torch.equal(decoded, pixels(file)[0])
 
@@ -182,16 +182,26 @@ def test_pixels_of_other_files_are_left_to_others(photograph):
         "sampled 4:2:2": jpeg(image, subsampling="4:2:2"),
         "CMYK": jpeg(image, "CMYK"),
         "RGB": jpeg(image, keep_rgb=True),
-        "truncated": good[: len(good) // 2],
-        "cut short": good[: len(good) // 2] + b"\xff\xd9",
+        "without an end": good[: len(good) // 2],
+        "with stray data": good[:-2] + bytes(9) + good[-2:],
         "empty": b"",
         "no JPEG": b"\x89PNG\r\n\x1a\n",
     }
     for what, file in others.items():
-        assert image_from_jpeg(file, 10**6) is None, what
-    assert image_from_jpeg(good, 32 * 48 - 1) is None, "too large"
+        assert image_from_jpeg(file, "a.jpg", 10**6) is None, what
+    assert image_from_jpeg(good, "a.jpg", 32 * 48 - 1) is None, "too large"
     pytest.importorskip("numba")
-    assert image_from_jpeg(good, 32 * 48) is not None
+    assert image_from_jpeg(good, "a.jpg", 32 * 48) is not None
+
+
+def test_pixels_that_libjpeg_would_make_up_are_an_error(photograph):
+    pytest.importorskip("numba")
+    good = jpeg(photograph("coffee", (64, 64)), quality=90)
+    with pytest.raises(DataError, match=r"a.jpg: a truncated JPEG file"):
+        image_from_jpeg(good[: len(good) // 2] + b"\xff\xd9", "a.jpg", 10**6)
+    restarts = jpeg(photograph("coffee", (64, 64)), restart_marker_blocks=2)
+    with pytest.raises(DataError, match=r"a.jpg: a damaged JPEG file"):
+        image_from_jpeg(restarts.replace(b"\xff\xd1", b"\xff\xd5"), "a.jpg", 10**6)
 
 
 def test_a_header_seen_before_is_that_of_the_file(photograph):

@@ -73,28 +73,31 @@ def grid_from_jpeg(source: bytes | str | os.PathLike, settings: CodecSettings) -
         return grid_by_planes(data, name, header, settings)
     grid = torch.zeros(N_CHANNELS, *grid_size(header.size), dtype=torch.int16)
     end = kernels.decode_scan(np.frombuffer(data, np.uint8), scan, *plan, grid.numpy())
-    if end < 0:
-        raise DataError(_FOUND[end], file=name, expected="all of the image", next_step="replace the file")
+    _require_whole(end, name)
     return fill_padding(grid, header.size, settings)
 
 
-def image_from_jpeg(data: bytes, max_pixels: int) -> UInt8[Tensor, "3 h w"] | None:
+def image_from_jpeg(data: bytes, name: str, max_pixels: int) -> UInt8[Tensor, "3 h w"] | None:
     """Decodes a JPEG file by kernels: the RGB that libjpeg gives, for small images several times as fast.
 
     Args:
         data: the file.
+        name: of the file, for errors.
         max_pixels: the cap on width x height, checked before decoding.
 
     Returns:
         None where it is not done: no Numba, a file that is not baseline in 4:2:0, 4:4:4 or grey, one with
-        EXIF data, which may turn it, one that is too large, or damaged. Another library may then read it, or
-        say what is wrong with it.
+        EXIF data, which may turn it, one that is too large, or whose header is damaged. Another library may
+        then read it, or say what is wrong with it.
+
+    Raises:
+        DataError: its data are cut short or damaged, which libjpeg would fill up in grey, silently.
     """
     decoder, kernels = compiled.kernels("decode"), compiled.kernels("jpeg")
     if decoder is None or kernels is None:
         return None
     try:
-        header, scan = read_header(data, "JPEG data")
+        header, scan = read_header(data, name)
     except DataError:
         return None
     chroma = {component[2] for component in header.components[1:]}
@@ -105,11 +108,18 @@ def image_from_jpeg(data: bytes, max_pixels: int) -> UInt8[Tensor, "3 h w"] | No
     if plan is None:
         return None
     grid = np.zeros((1, N_CHANNELS, *grid_size(header.size)), np.int16)
-    if kernels.decode_scan(np.frombuffer(data, np.uint8), scan, *plan, grid[0]) < 0:
+    end = kernels.decode_scan(np.frombuffer(data, np.uint8), scan, *plan, grid[0])
+    if end == kernels.STRAY:  # harmless
         return None
+    _require_whole(end, name)
     image = np.empty((1, 3, *header.size), np.uint8)
     decoder.decode(grid, np.array([subsampling == "4:2:0"]), _own_tables(header)[None], CHANNELS, image)
     return torch.from_numpy(image[0])
+
+
+def _require_whole(end: int, name: str) -> None:
+    if end < 0:
+        raise DataError(_FOUND[end], file=name, expected="all of the image", next_step="replace the file")
 
 
 def _own_tables(header: Header) -> np.ndarray:
