@@ -42,7 +42,7 @@ def box_iou(a: Float[Tensor, "n 4"], b: Float[Tensor, "m 4"]) -> Float[Tensor, "
 def merge(predictions: Sequence[Detections], min_iou: float = 0.5) -> Detections:
     """One set of detections out of several of the same image.
 
-    For each class the box that the others agree with most comes first: of every prediction the box that
+    For each class the box that most others lie on comes first: of every prediction the box that
     overlaps it most, at least by `min_iou`, joins it and is used up. What was joined becomes one box, its
     sides the medians of theirs, since a few draws may be far off; its score is their sum over the number of
     predictions, that is, for boxes of score 1, the share of the predictions that contain it.

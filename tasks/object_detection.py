@@ -87,7 +87,7 @@ class ObjectDetection(Task[Detections, ImageMatches]):
         return Detections(boxes, sample["box_labels"].long(), torch.ones(len(boxes)), (height, width))
 
     def combine(self, predictions: Sequence[Detections]) -> Detections:
-        """Boxes that agree are averaged; a score is the share of the predictions that contain the box."""
+        """Boxes that agree become their median; a score is the share of the predictions that hold it."""
         return merge(predictions)
 
     def floor(self, samples: Sequence[Sample]) -> Callable[[Episode], Detections]:

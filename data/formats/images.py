@@ -23,6 +23,7 @@ from transframer.errors import DataError
 
 DEFAULT_MAX_PIXELS = 64_000_000
 _JPEG_SUFFIXES = {".jpg", ".jpeg"}
+_JPEG_BYTES = 4  # for a pixel, at most
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
@@ -105,14 +106,17 @@ def _image_from_jpeg(path: str | os.PathLike[str] | io.BytesIO, max_pixels: int)
     """The pixels of a JPEG file that the codec decodes by itself; None of all others."""
     if isinstance(path, io.BytesIO):
         data = path.getvalue()
-        return image_from_jpeg(data, str(_named(path)), max_pixels) if data[:2] == b"\xff\xd8" else None
-    if Path(path).suffix.lower() not in _JPEG_SUFFIXES:
+    elif Path(path).suffix.lower() not in _JPEG_SUFFIXES:
         return None
-    try:
-        data = Path(path).read_bytes()
-    except OSError:
-        return None  # and is said when it is opened
-    return image_from_jpeg(data, os.fspath(path), max_pixels)
+    else:
+        try:
+            with open(path, "rb") as file:
+                data = file.read(_JPEG_BYTES * max_pixels + 1)
+        except (OSError, ValueError):
+            return None  # and is said when it is opened
+    if data[:2] != b"\xff\xd8" or len(data) > _JPEG_BYTES * max_pixels:
+        return None
+    return image_from_jpeg(data, str(_named(path)), max_pixels)
 
 
 def save_png(path: str | os.PathLike[str], image: UInt8[Tensor, "3 h w"]) -> None:

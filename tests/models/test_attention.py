@@ -56,6 +56,24 @@ def test_each_path_is_attention_in_value_and_gradient(kind, path, dtype, monkeyp
         assert (value.double() - truth).abs().max() <= bound * truth.abs().max()
 
 
+@pytest.mark.parametrize(("path", "keys"), [("sdpa", 9), ("fp32", 9), ("products", 9), ("products", 800)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_each_path_across_frames_is_attention(path, keys, dtype, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(2, 3, keys, 8, generator=generator).to(dtype) for _ in range(3)]
+    gradient = torch.randn(2, 3, keys, 8, generator=generator)
+
+    def exact(query, keys, values):
+        return ((query @ keys.mT) * 8**-0.5).softmax(-1) @ values
+
+    expected = with_gradients(exact, [t.double() for t in inputs], gradient)
+    monkeypatch.setattr(attention, "attention_path", lambda query: path)
+    for value, truth in zip(with_gradients(attention._fused, inputs, gradient), expected, strict=True):
+        assert value.dtype == dtype
+        bound = 1e-4 if dtype == torch.float32 else 2 * BF16_BOUND
+        assert (value.double() - truth).abs().max() <= bound * truth.abs().max()
+
+
 def test_the_path_follows_precision_and_direction(monkeypatch):
     query = torch.zeros(1, 1, 1, 1)
     for multiplies, expected in ((False, "fp32"), (True, "products")):

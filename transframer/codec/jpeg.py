@@ -31,6 +31,7 @@ from transframer.frames import CodecSettings, Subsampling
 
 _RASTER = np.array([8 * row + column for row, column in ZIGZAG])
 _CHANNELS = np.ascontiguousarray(CHANNELS[:, _RASTER])  # of each plane and zigzag index
+_MAY_TURN = (b"Exif\0\0", b"http://ns.adobe.com/xap/")  # how the data begin that tell which side is up
 _FOUND = {-1: "a truncated JPEG file", -2: "a damaged JPEG file", -3: "a damaged JPEG file, with stray data"}
 
 
@@ -73,7 +74,8 @@ def grid_from_jpeg(source: bytes | str | os.PathLike, settings: CodecSettings) -
         return grid_by_planes(data, name, header, settings)
     grid = torch.zeros(N_CHANNELS, *grid_size(header.size), dtype=torch.int16)
     end = kernels.decode_scan(np.frombuffer(data, np.uint8), scan, *plan, grid.numpy())
-    _require_whole(end, name)
+    if end < 0:
+        raise _not_whole(end, name)
     return fill_padding(grid, header.size, settings)
 
 
@@ -86,12 +88,12 @@ def image_from_jpeg(data: bytes, name: str, max_pixels: int) -> UInt8[Tensor, "3
         max_pixels: the cap on width x height, checked before decoding.
 
     Returns:
-        None where it is not done: no Numba, a file that is not baseline in 4:2:0, 4:4:4 or grey, one with
-        EXIF data, which may turn it, one that is too large, or whose header is damaged. Another library may
-        then read it, or say what is wrong with it.
+        None where it is not done, and another library may read it or say what is wrong with it: no Numba; a
+        file that is not baseline in 4:2:0, 4:4:4 or grey; one with EXIF or XMP data, which may turn it; one
+        that is too large, or damaged.
 
     Raises:
-        DataError: its data are cut short or damaged, which libjpeg would fill up in grey, silently.
+        DataError: its data end too early, which libjpeg would fill up in grey, silently.
     """
     decoder, kernels = compiled.kernels("decode"), compiled.kernels("jpeg")
     if decoder is None or kernels is None:
@@ -100,26 +102,28 @@ def image_from_jpeg(data: bytes, name: str, max_pixels: int) -> UInt8[Tensor, "3
         header, scan = read_header(data, name)
     except DataError:
         return None
-    chroma = {component[2] for component in header.components[1:]}
-    if header.size[0] * header.size[1] > max_pixels or len(chroma) > 1 or b"Exif\0\0" in data[:scan]:
+    (height, width), chroma = header.size, {component[2] for component in header.components[1:]}
+    if height * width > max_pixels or len(chroma) > 1 or any(mark in data[:scan] for mark in _MAY_TURN):
         return None
     subsampling: Subsampling = "4:2:0" if header.components[0][:2] == (2, 2) else "4:4:4"
+    if subsampling == "4:2:0" and width <= 4:  # libjpeg repeats so narrow chroma, and filters all other
+        return None
     plan = _plan(kernels, header, None, subsampling)
     if plan is None:
         return None
     grid = np.zeros((1, N_CHANNELS, *grid_size(header.size)), np.int16)
     end = kernels.decode_scan(np.frombuffer(data, np.uint8), scan, *plan, grid[0])
-    if end == kernels.STRAY:  # harmless
+    if end == kernels.TRUNCATED:
+        raise _not_whole(end, name)
+    if end < 0:
         return None
-    _require_whole(end, name)
-    image = np.empty((1, 3, *header.size), np.uint8)
+    image = np.empty((1, 3, height, width), np.uint8)
     decoder.decode(grid, np.array([subsampling == "4:2:0"]), _own_tables(header)[None], CHANNELS, image)
     return torch.from_numpy(image[0])
 
 
-def _require_whole(end: int, name: str) -> None:
-    if end < 0:
-        raise DataError(_FOUND[end], file=name, expected="all of the image", next_step="replace the file")
+def _not_whole(end: int, name: str) -> DataError:
+    return DataError(_FOUND[end], file=name, expected="all of the image", next_step="replace the file")
 
 
 def _own_tables(header: Header) -> np.ndarray:

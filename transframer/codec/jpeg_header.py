@@ -31,7 +31,7 @@ class Header:
         huffman: how many Huffman codes have each length less 1: (DC, AC) x 4 x 16.
         symbols: of these codes: (DC, AC) x 4 x 256.
         restart: units between restart markers, 0 for none.
-        baseline: whether there is one scan, that holds everything.
+        baseline: whether there is one scan, that holds everything, in the order of the components.
     """
 
     size: tuple[int, int]
@@ -113,6 +113,8 @@ def _parsed(segments: tuple[tuple[int, bytes], ...]) -> Header:
     frame, kind, restart, adobe = b"", 0, 0, -1
     for marker, segment in segments:
         if marker in _FRAMES:
+            if frame:
+                raise ValueError
             frame, kind = segment, marker
         elif marker in _OTHER_FRAMES:
             raise DataError("a lossless or arithmetic-coded JPEG file", expected="baseline or progressive")
@@ -129,7 +131,8 @@ def _parsed(segments: tuple[tuple[int, bytes], ...]) -> Header:
     for _, _, table, _, _ in components:
         if not tables[table].all():
             raise ValueError
-    baseline = kind != 0xC2 and scan[0] == len(components)
+    order = [scan[1 + 2 * i] for i in range(scan[0])]
+    baseline = kind != 0xC2 and order == [frame[6 + 3 * i] for i in range(frame[5])]
     return Header(size, components, tables, huffman, symbols, restart, baseline)
 
 

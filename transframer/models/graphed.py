@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cache
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +19,10 @@ from torch import Tensor
 
 from transframer.models.choosing import PATIENCE, ChunkDecoder, stops, without_padding
 from transframer.models.decoder import STOP
+
+_REHEARSED = 2  # steps before one is recorded: libraries make room for themselves in them
+_WORTH_RECORDING = 8  # events; recording costs about as much as four
+_unable: set[torch.device] = set()  # where recording has failed
 
 
 class GraphedChunk(ChunkDecoder):
@@ -28,20 +34,22 @@ class GraphedChunk(ChunkDecoder):
 
     def draw(self, uniform: Float[Tensor, "b n 3"]) -> tuple[Int[Tensor, "3 b m"], Float[Tensor, " b"]]:
         """As of `ChunkDecoder`."""
-        b, n, _ = uniform.shape
-        self._uniform, self._drawn = uniform, stops(b, n, uniform.device)
-        self._nats, self._event_number = uniform.new_zeros(b), torch.zeros(1, device=uniform.device).long()
+        (b, n, _), device = uniform.shape, uniform.device
+        self._uniform, self._drawn = uniform, stops(b, n, device)
+        self._nats, self._event_number = uniform.new_zeros(b), torch.zeros(1, device=device).long()
         layers = [cache for stack in self.caches for cache in stack]
-        for cache in layers:
-            cache.begin_fixed_steps()
+        for layer in layers:
+            layer.begin_fixed_steps()
         self._held = [self.next_input.clone(), self.last_channel.clone(), self.last_position.clone()]
         self._held += [self.grid.clone(), self._drawn, self._nats, self._event_number]
-        self._held += [cache.end for cache in layers if cache.end is not None]
-        step = self._recorded() if uniform.device.type == "cuda" else self._step
-        for i in range(n):
-            step()
-            if (i + 1) % PATIENCE == 0 and bool((self._drawn[0, :, i] == STOP).all()):
-                break
+        self._held += [layer.end for layer in layers if layer.end is not None]
+        record = device.type == "cuda" and n >= _WORTH_RECORDING and device not in _unable
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            step = self._recorded() if record else self._step
+            for i in range(n):
+                step()
+                if (i + 1) % PATIENCE == 0 and bool((self._drawn[0, :, i] == STOP).all()):
+                    break
         return without_padding(self._drawn), self._nats
 
     @torch.no_grad()
@@ -56,26 +64,38 @@ class GraphedChunk(ChunkDecoder):
         self._nats.add_(gained)
         self._event_number.add_(1)
         for stack in self.caches:
-            for cache in stack:
-                cache.advance()
+            for layer in stack:
+                layer.advance()
+
+    def _rehearse(self) -> None:
+        """Takes some steps, and takes them back."""
+        before = [held.clone() for held in self._held]
+        for _ in range(_REHEARSED):
+            self._step()
+        for held, value in zip(self._held, before, strict=True):
+            held.copy_(value)
 
     def _recorded(self) -> Callable[[], None]:
         """The step as a graph; the step itself, with a warning, where it cannot be recorded."""
-        before = [held.clone() for held in self._held]
+        current, side = torch.cuda.current_stream(), _side_stream(self._uniform.device)
         graph = torch.cuda.CUDAGraph()
         try:
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):  # libraries make room for themselves before anything is recorded
-                for _ in range(2):
-                    self._step()
-            torch.cuda.current_stream().wait_stream(side)
-            with torch.cuda.graph(graph):
+            side.wait_stream(current)
+            with torch.cuda.stream(side):
+                self._rehearse()
+            current.wait_stream(side)
+            # Other threads, which may render scenes meanwhile, do what they like.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._step()
         except RuntimeError as error:
+            torch.cuda.set_stream(current)
+            _unable.add(self._uniform.device)
             warnings.warn(f"drawing without a CUDA graph, which is slower: {error}", stacklevel=2)
             return self._step
-        finally:
-            for held, value in zip(self._held, before, strict=True):
-                held.copy_(value)
         return graph.replay
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all recordings: libraries keep some memory for every stream that they have run on."""
+    return torch.cuda.Stream(device)

@@ -70,8 +70,8 @@ def linear(x, w, y, n):
     """y[:n, :m] += x[:n, :k] @ w.T for w m x k.
 
     The matrix is read once and in order, which a single row needs to get at the speed of memory, with four
-    rows at a time for each of its; a tile of it stays in the nearest cache for all rows, and the next is
-    brought near meanwhile.
+    rows at a time for each of its; a tile of it stays in the nearest cache for all rows, and where these are
+    many the next is brought near meanwhile.
     """
     m, k = w.shape
     whole = n // 4 * 4

@@ -61,6 +61,21 @@ def test_jpeg_files_are_read_as_pillow_reads_them(tmp_path, size):
         assert np.array_equal(pixels(data), expected)
 
 
+@pytest.mark.parametrize("name", ["a\0.jpg", "none.jpg", "folder.jpg"])
+def test_jpeg_files_that_cannot_be_opened_are_named(tmp_path, name):
+    (tmp_path / "folder.jpg").mkdir()
+    with pytest.raises(DataError):
+        load_image(tmp_path / name)
+
+
+def test_a_huge_file_is_not_read_as_a_whole(tmp_path):
+    with open(tmp_path / "huge.jpg", "wb") as file:
+        file.write(b"\xff\xd8")
+        file.truncate(2**40)  # sparse
+    with pytest.raises(DataError, match="not an image"):
+        load_image(tmp_path / "huge.jpg", max_pixels=1000)
+
+
 def test_transparency_over_white(tmp_path):
     rgba = np.array([[[200, 100, 0, 0], [200, 100, 0, 255], [200, 100, 0, 128]]], dtype=np.uint8)
     Image.fromarray(rgba).save(tmp_path / "a.png")
