@@ -44,8 +44,9 @@ def merge(predictions: Sequence[Detections], min_iou: float = 0.5) -> Detections
 
     For each class the box that most others lie on comes first: of every prediction the box that
     overlaps it most, at least by `min_iou`, joins it and is used up. What was joined becomes one box, its
-    sides the medians of theirs, since a few draws may be far off; its score is their sum over the number of
-    predictions, that is, for boxes of score 1, the share of the predictions that contain it.
+    sides the medians of theirs, since a few draws may be far off. Its score is the sum of theirs, each times
+    its overlap with the new box, over the number of predictions: where these are draws, whose scores are 1,
+    the overlap with the truth that they expect.
 
     Raises:
         ValueError: no predictions.
@@ -70,8 +71,9 @@ def merge(predictions: Sequence[Detections], min_iou: float = 0.5) -> Detections
             best = torch.stack([order[source[left[order]] == i][0] for i in source[left].unique()])
             joined = best[row[best] > 0]
             members = left[joined]
-            score = scores[members].sum() / len(predictions)
-            merged.append((boxes[members].quantile(0.5, 0), label, score))
+            box = boxes[members].quantile(0.5, 0)
+            agreement = box_iou(boxes[members], box[None])[:, 0]
+            merged.append((box, label, (scores[members] * agreement).sum() / len(predictions)))
             left = left[~torch.isin(torch.arange(len(left)), joined)]
     return Detections(
         torch.stack([box for box, _, _ in merged]) if merged else torch.zeros(0, 4),

@@ -34,7 +34,7 @@ class DetectionSample(TypedDict):
 
 @dataclass(frozen=True)
 class ObjectDetection(Task[Detections, ImageMatches]):
-    """Object detection. A prediction is a `Detections`; its scores tell how many samples contain a box.
+    """Object detection. A prediction is a `Detections`; its scores tell how far samples agree on a box.
 
     A box is a point with properties, as in CenterNet (Zhou et al., Objects as Points, 2019): see
     `box_lattice` for how a block of the target holds it. Boxes of any overlap stay apart, at about five
@@ -49,7 +49,7 @@ class ObjectDetection(Task[Detections, ImageMatches]):
     sample_type: ClassVar[type] = DetectionSample
     headline: ClassVar[Metric] = Metric("ap", higher_is_better=True)
     round_trip_bound: ClassVar[float] = 0.95
-    # A frame holds boxes and no scores: the share of draws that hold a box is its score.
+    # A frame holds boxes and no scores: a box's score is how many draws hold it, and how nearly (`merge`).
     draws: ClassVar[int] = 32
     clip: Clip = field(default=Clip())
     classes: tuple[str, ...] = OBJECT_CLASSES
@@ -87,7 +87,7 @@ class ObjectDetection(Task[Detections, ImageMatches]):
         return Detections(boxes, sample["box_labels"].long(), torch.ones(len(boxes)), (height, width))
 
     def combine(self, predictions: Sequence[Detections]) -> Detections:
-        """Boxes that agree become their median; a score is the share of the predictions that hold it."""
+        """Boxes that agree become their median; a score is the overlap that the predictions expect."""
         return merge(predictions)
 
     def floor(self, samples: Sequence[Sample]) -> Callable[[Episode], Detections]:

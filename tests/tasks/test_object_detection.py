@@ -214,7 +214,7 @@ def test_samples_merge_by_class_and_overlap():
     merged = merge([one, two])
     assert merged.boxes.tolist() == [[11, 10, 21, 20], [10, 10, 20, 20], [40, 40, 50, 50]]
     assert merged.labels.tolist() == [0, 1, 1]
-    assert merged.scores.tolist() == [1, 0.5, 0.5]
+    assert merged.scores.tolist() == pytest.approx([9 / 11, 0.5, 0.5])
 
 
 def test_boxes_merge_from_the_densest_on_and_become_their_median():
@@ -222,11 +222,11 @@ def test_boxes_merge_from_the_densest_on_and_become_their_median():
     far, near = [10.0, 10, 24, 20], [[10.0, 10, 20, 20], [10.0, 10, 20, 20], [10.0, 10, 16, 20]]
     merged = merge([detections((box, 0, 1.0)) for box in (far, *near)])
     assert merged.boxes.tolist() == [[10, 10, 20, 20]]
-    assert merged.scores.tolist() == [1]
+    assert merged.scores.tolist() == pytest.approx([(1 + 1 + 6 / 10 + 10 / 14) / 4])
     chain = [[0.0, 0, 10, 10], [4.0, 0, 14, 10], [5.0, 0, 15, 10], [6.0, 0, 16, 10]]
     merged = merge([detections((box, 0, 1.0)) for box in chain], min_iou=0.6)
     assert merged.boxes.tolist() == [[5, 0, 15, 10], [0, 0, 10, 10]]
-    assert merged.scores.tolist() == [0.75, 0.25]
+    assert merged.scores.tolist() == pytest.approx([(1 + 2 * 9 / 11) / 4, 0.25])
 
 
 def test_equal_boxes_of_one_sample_do_not_merge():
