@@ -111,10 +111,12 @@ def _image_from_jpeg(path: str | os.PathLike[str] | io.BytesIO, max_pixels: int)
     else:
         try:
             with open(path, "rb") as file:
-                data = file.read(_JPEG_BYTES * max_pixels + 1)
+                if os.fstat(file.fileno()).st_size > _JPEG_BYTES * max_pixels:
+                    return None
+                data = file.read()
         except (OSError, ValueError):
             return None  # and is said when it is opened
-    if data[:2] != b"\xff\xd8" or len(data) > _JPEG_BYTES * max_pixels:
+    if data[:2] != b"\xff\xd8":
         return None
     return image_from_jpeg(data, str(_named(path)), max_pixels)
 
