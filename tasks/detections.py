@@ -60,7 +60,7 @@ def merge(predictions: Sequence[Detections], min_iou: float = 0.5) -> Detections
     source = torch.arange(len(predictions)).repeat_interleave(
         torch.tensor([len(prediction.boxes) for prediction in predictions])
     )
-    merged: list[tuple[Tensor, int, Tensor]] = []
+    merged: list[tuple[int, Tensor, int, Tensor]] = []  # by the first of the boxes that became it
     for label in labels.unique().tolist():
         left = (labels == label).nonzero()[:, 0]
         while len(left):
@@ -73,11 +73,10 @@ def merge(predictions: Sequence[Detections], min_iou: float = 0.5) -> Detections
             members = left[joined]
             box = boxes[members].quantile(0.5, 0)
             agreement = box_iou(boxes[members], box[None])[:, 0]
-            merged.append((box, label, (scores[members] * agreement).sum() / len(predictions)))
+            score = (scores[members] * agreement).sum() / len(predictions)
+            merged.append((int(members.min()), box, label, score))
             left = left[~torch.isin(torch.arange(len(left)), joined)]
-    return Detections(
-        torch.stack([box for box, _, _ in merged]) if merged else torch.zeros(0, 4),
-        torch.tensor([label for _, label, _ in merged], dtype=torch.int64),
-        torch.stack([score for _, _, score in merged]) if merged else torch.zeros(0),
-        predictions[0].size,
-    )
+    if not merged:
+        return Detections(boxes, labels, scores, predictions[0].size)
+    _, found, classes, agreed = zip(*sorted(merged, key=lambda one: one[0]), strict=True)
+    return Detections(torch.stack(found), torch.tensor(classes), torch.stack(agreed), predictions[0].size)

@@ -115,7 +115,7 @@ def test_boxes_have_their_scores_from_the_draws_that_the_task_wants():
     predict(echo, task, [image])
     predict(echo, task, [image], temperature=0.0)
     predict(echo, task, [image], samples_per_query=3)
-    assert [len(rows) for rows in echo.asked] == [16, 1, 3]
+    assert [len(rows) for rows in echo.asked] == [task.draws, 1, 3] == [32, 1, 3]
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])

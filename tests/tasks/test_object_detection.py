@@ -225,8 +225,8 @@ def test_boxes_merge_from_the_densest_on_and_become_their_median():
     assert merged.scores.tolist() == pytest.approx([(1 + 1 + 6 / 10 + 10 / 14) / 4])
     chain = [[0.0, 0, 10, 10], [4.0, 0, 14, 10], [5.0, 0, 15, 10], [6.0, 0, 16, 10]]
     merged = merge([detections((box, 0, 1.0)) for box in chain], min_iou=0.6)
-    assert merged.boxes.tolist() == [[5, 0, 15, 10], [0, 0, 10, 10]]
-    assert merged.scores.tolist() == pytest.approx([(1 + 2 * 9 / 11) / 4, 0.25])
+    assert merged.boxes.tolist() == [[0, 0, 10, 10], [5, 0, 15, 10]]
+    assert merged.scores.tolist() == pytest.approx([0.25, (1 + 2 * 9 / 11) / 4])
 
 
 def test_equal_boxes_of_one_sample_do_not_merge():
