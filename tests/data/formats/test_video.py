@@ -178,8 +178,8 @@ def test_truncated_anywhere_is_an_error_that_names_it_or_shorter(tmp_path, kind)
             last = len(video) - 1
             middle, end = numbers_of(video.frames([last // 2, last]))
             assert middle == last // 2
-            # A GIF that is cut off inside its last frame shows as much of that as there is; and frames that are
-            # predicted from later ones come after these, so that a cut can take them and leave the last.
+            # A GIF that is cut off inside its last frame shows as much of that as there is; and frames that
+            # are predicted from later ones come after these: a cut can take them and leave the last.
             assert last <= end <= last + 3 or kind == "plain.gif"
             assert last < 59
         except DataError as error:
