@@ -30,7 +30,8 @@ class KeyValueCache:
     Attributes:
         keys, values: b x capacity x head width.
         length: events held so far.
-        end: the same in a tensor of one number, once steps are fixed; `length` then stands still.
+        end: the same in a tensor of one number, where every event is added by the same operations on the same
+            tensors (`transframer.models.graphed`); who sets it moves it on, and `length` stands still.
     """
 
     keys: Tensor
@@ -57,15 +58,6 @@ class KeyValueCache:
         if l > 1:
             mask = torch.ones(l, self.length, dtype=torch.bool, device=keys.device).tril(past)
         return self.keys[:, : self.length], self.values[:, : self.length], mask
-
-    def begin_fixed_steps(self) -> None:
-        """From now on events come one at a time, each with the same operations on the same tensors."""
-        self.end = torch.tensor([self.length], device=self.keys.device)
-
-    def advance(self) -> None:
-        """Ends a fixed step."""
-        assert self.end is not None
-        self.end.add_(1)
 
     def select(self, rows: Tensor) -> None:
         """Keeps only these rows of the batch."""

@@ -37,12 +37,12 @@ class GraphedChunk(ChunkDecoder):
         (b, n, _), device = uniform.shape, uniform.device
         self._uniform, self._drawn = uniform, stops(b, n, device)
         self._nats, self._event_number = uniform.new_zeros(b), torch.zeros(1, device=device).long()
-        layers = [cache for stack in self.caches for cache in stack]
+        layers = [layer for stack in self.caches for layer in stack]
+        self._end = torch.tensor([layers[0].length], device=device)
         for layer in layers:
-            layer.begin_fixed_steps()
+            layer.end = self._end
         self._held = [self.next_input.clone(), self.last_channel.clone(), self.last_position.clone()]
-        self._held += [self.grid.clone(), self._drawn, self._nats, self._event_number]
-        self._held += [layer.end for layer in layers if layer.end is not None]
+        self._held += [self.grid.clone(), self._drawn, self._nats, self._event_number, self._end]
         record = device.type == "cuda" and n >= _WORTH_RECORDING and device not in _unable
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             step = self._recorded() if record else self._step
@@ -63,9 +63,7 @@ class GraphedChunk(ChunkDecoder):
         self._drawn.index_copy_(2, self._event_number, event[..., None])
         self._nats.add_(gained)
         self._event_number.add_(1)
-        for stack in self.caches:
-            for layer in stack:
-                layer.advance()
+        self._end.add_(1)
 
     def _rehearse(self) -> None:
         """Takes some steps, and takes them back."""
