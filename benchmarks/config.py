@@ -22,7 +22,7 @@ class BenchmarkConfig:
         tasks: names of tasks; empty for those the run was trained on that the data have labels for.
         samples: held-out samples per task; of a data set a random subset, 0 for all of it.
         samples_per_query: frames drawn for each sample and combined into one prediction; by default as many
-            as the task wants: 16 for object_detection, whose boxes have their scores from them, else 1.
+            as the task wants: 32 for object_detection, whose boxes have their scores from them, else 1.
         temperature: of sampling, 0 gives the task's point estimate; by default 0 for one sample per query,
             1 for several.
         top_p: nucleus of each categorical distribution that is sampled from, in (0, 1].

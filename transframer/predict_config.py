@@ -20,7 +20,7 @@ class PredictConfig:
         out: the folder for the predictions; made if missing.
         run: a run folder, a folder of weights, or the name of weights that come with the package.
         samples_per_query: frames drawn for each query and combined into one prediction; by default as many as
-            the task wants: 16 for object_detection, whose boxes have their scores from them, else 1.
+            the task wants: 32 for object_detection, whose boxes have their scores from them, else 1.
         temperature: of sampling, 0 gives the task's point estimate; by default 0 for one sample per query,
             1 for several.
         top_p: nucleus of each categorical distribution that is sampled from, in (0, 1].

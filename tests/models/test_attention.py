@@ -90,11 +90,13 @@ def test_a_layer_under_autocast_is_near_fp32(path, monkeypatch):
     monkeypatch.setattr(attention, "attention_path", lambda query: path if query.requires_grad else "sdpa")
     torch.manual_seed(0)
     layer, x = MultiQueryAttention(32, HEADS), torch.randn(B, N, 32)
-    exact = layer(x, *layer.project(x), None, True)
+
+    def attended():
+        return layer(x, lambda query: attend(query, *layer.project(x), None, True))
+
+    exact = attended()
     with torch.autocast("cpu", torch.bfloat16):
-        keys, values = layer.project(x)
-        assert keys.dtype == torch.bfloat16
-        got = layer(x, keys, values, None, True)
+        got = attended()
     assert got.dtype == torch.bfloat16
     assert (got - exact).abs().max() <= BF16_BOUND * exact.abs().max()
 

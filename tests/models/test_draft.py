@@ -31,15 +31,15 @@ def test_next_event_under_independent_coefficients(last):
             expected[pair] = none * p
             none *= 1 - p
     prior = EventPrior(draft)
-    channel, position = torch.tensor([[last[0]]]), torch.tensor([[last[1]]])
-    logits = prior.channel_logits(channel, position)[0, 0]
+    row, channel, position = (torch.tensor([[number]]) for number in (0, *last))
+    logits = prior.channel_logits(row, channel, position)[0, 0]
     later = [c for c in range(192) if any(pair[0] == c for pair in expected)]
     got = logits[[*later, 192]].softmax(0)
     want = [sum(p for (c, _), p in expected.items() if c == k) for k in later]
     torch.testing.assert_close(got, torch.tensor([*want, none], dtype=torch.float64), rtol=1e-5, atol=1e-9)
     for c in later[:3]:
         cells = [p for k, p in expected if k == c]
-        got = prior.position_logits(torch.tensor([[c]]))[0, 0, cells].softmax(0)
+        got = prior.position_logits(row, torch.tensor([[c]]))[0, 0, cells].softmax(0)
         want = torch.tensor([expected[c, p] for p in cells], dtype=torch.float64)
         torch.testing.assert_close(got, want / want.sum(), rtol=1e-6, atol=1e-9)
 

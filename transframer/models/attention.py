@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from transframer.models.segments import Segments
 
 # Products keep all scores for the backward pass: with 1,280 keys ten times the memory, and no faster.
 _FEW_KEYS = 768
@@ -156,11 +158,10 @@ class MultiQueryAttention(nn.Module):
         keys, values = self.key_value(memory).chunk(2, dim=-1)
         return keys, values
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-        """Attends from b x n x width queries to keys and values; the mask is true where allowed."""
-        b, n, width = x.shape
-        query = self.query(x).view(b, n, self.heads, -1)
-        return self.out(attend(query, keys, values, mask, causal).reshape(b, n, width))
+    def forward(self, x: Tensor, attending: Callable[[Tensor], Tensor]) -> Tensor:
+        """From ... x width events; `attending` is given their queries, ... x heads x head width."""
+        query = self.query(x).unflatten(-1, (self.heads, -1))
+        return self.out(attending(query).flatten(-2))
 
 
 class DecoderLayer(nn.Module):
@@ -183,25 +184,43 @@ class DecoderLayer(nn.Module):
         memory: tuple[Tensor, Tensor],
         memory_mask: Tensor | None = None,
         cache: KeyValueCache | None = None,
+        segments: Segments | None = None,
     ) -> Tensor:
-        """Applies the layer to b x l x width events, which follow those in the cache, if one is given.
+        """Applies the layer to events.
 
         Args:
-            memory: keys and values from `cross_attention.project`.
+            x: b x l x width, which follow those in the cache, if one is given; T x width with segments.
+            memory: keys and values from `cross_attention.project`, of b episodes.
             memory_mask: b x m, true where the memory is real; None where all of it is.
+            segments: which events belong to which episode, where they are packed.
         """
+        apart = _at_once if segments is None else segments.map
+
+        def to_past(rows: Tensor | None, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            mask = None
+            if cache is not None:
+                keys, values, mask = cache.append(keys, values)
+            return attend(query, keys, values, mask, cache is None and query.shape[1] > 1)
+
+        def to_memory(rows: Tensor | None, query: Tensor) -> Tensor:
+            keys, values, mask = (*memory, memory_mask)
+            if rows is not None:
+                keys, values = keys.index_select(0, rows), values.index_select(0, rows)
+                mask = None if mask is None else mask.index_select(0, rows)
+            return attend(query, keys, values, None if mask is None else mask[:, None, None], False)
+
         gates = self.gates.unbind()
         y = self.norms[0](x)
-        keys, values = self.attention.project(y)
-        mask = None
-        if cache is not None:
-            keys, values, mask = cache.append(keys, values)
-        causal = cache is None and x.shape[1] > 1
-        x = x + gates[0] * self.dropout(self.attention(y, keys, values, mask, causal))
-        cross_mask = None if memory_mask is None else memory_mask[:, None, None]
-        y = self.cross_attention(self.norms[1](x), *memory, cross_mask, False)
+        own = self.attention.project(y)
+        x = x + gates[0] * self.dropout(self.attention(y, lambda query: apart(to_past, query, *own)))
+        y = self.cross_attention(self.norms[1](x), partial(apart, to_memory))
         x = x + gates[1] * self.dropout(y)
         return x + gates[2] * self.dropout(self.mlp(self.norms[2](x)))
+
+
+def _at_once(function: Callable[..., Tensor], *events: Tensor) -> Tensor:
+    """What `Segments.map` is to events that are packed, for b x l events."""
+    return function(None, *events)
 
 
 class FrameAttention(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from transframer.codec import Tokens
 from transframer.models.decoder import STOP
+from transframer.models.segments import PackedEvents, segments_of
 
 
 @dataclass
@@ -43,28 +43,27 @@ class Chunk:
         events = (t[index, :length] for t in (self.channel, self.position, self.value, self.scored))
         return Chunk(*events, *(t[index] for t in (self.last_channel, self.last_position, self.start)))
 
-
-def length_groups(lengths: Sequence[int], pass_events: int) -> list[list[int]]:
-    """Sequences in groups that are padded to their longest, so that the least is computed in all.
-
-    Args:
-        lengths: events of each sequence; those without are in no group.
-        pass_events: what a group costs beside its events, padding included, in events.
-
-    >>> length_groups([96, 3, 90, 2, 0, 96], pass_events=10)
-    [[1, 3], [0, 2, 5]]
-    """
-    order = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: lengths[i])
-    best = [(0, 0)]  # of the shortest n: the least cost, and where the last group begins
-    for end in range(1, len(order) + 1):
-        longest = lengths[order[end - 1]]
-        best.append(min((best[i][0] + (end - i) * longest + pass_events, i) for i in range(end)))
-    groups, end = [], len(order)
-    while end:
-        begin = best[end][1]
-        groups.append(sorted(order[begin:end]))  # a group of all is the batch as it is
-        end = begin
-    return groups[::-1]
+    def packed(self) -> PackedEvents:
+        """The events of all episodes up to the last scored one of each, without padding."""
+        device, lengths = self.start.device, self.length.tolist()
+        row = torch.repeat_interleave(torch.tensor(lengths))
+        at = torch.arange(len(row)) - torch.tensor([0, *lengths]).cumsum(0)[row]
+        row, at = row.to(device), at.to(device)
+        channel, position, value, scored = (
+            t[row, at] for t in (self.channel, self.position, self.value, self.scored)
+        )
+        first = at == 0
+        return PackedEvents(
+            row=row,
+            first=first,
+            channel=channel,
+            position=position,
+            value=value,
+            scored=scored,
+            before_channel=torch.where(first, self.last_channel[row], channel.roll(1)),
+            before_position=torch.where(first, self.last_position[row], position.roll(1)),
+            segments=segments_of(lengths, device),
+        )
 
 
 def chunk_count(length: Tensor, events: int, overlap: int) -> Tensor:

@@ -17,6 +17,7 @@ from transframer.codec import N_CHANNELS, channel_plane, channel_zigzag
 from transframer.models.attention import DecoderLayer, KeyValueCache
 from transframer.models.draft import Draft, EventPrior
 from transframer.models.presets import TransframerConfig
+from transframer.models.segments import PackedEvents, Segments, picked
 from transframer.models.values import ValueHead
 
 STOP = N_CHANNELS
@@ -39,6 +40,7 @@ class Context:
         draft: the coefficients as drafted; None in a model without.
         prior: the events' probabilities that follow from the draft.
         sketch: the target's pixels as sketched, b x 3 x h x w; None in a model without.
+        packed_row: T, the episode of each event, where events come packed instead of b x l.
     """
 
     cells: Tensor
@@ -52,6 +54,14 @@ class Context:
     draft: Draft | None = None
     prior: EventPrior | None = None
     sketch: Tensor | None = None
+    packed_row: Tensor | None = None
+
+    @property
+    def row(self) -> Tensor:
+        """The episode of each event: b x 1, or T."""
+        if self.packed_row is not None:
+            return self.packed_row
+        return torch.arange(len(self.cells), device=self.cells.device)[:, None]
 
     def select(self, rows: Tensor) -> Context:
         """These rows of the batch."""
@@ -127,14 +137,13 @@ class TripleDecoder(nn.Module):
         )
 
     def position_vector(self, context: Context, position: Tensor) -> Tensor:
-        """Embedding of positions b x l, with the encoder's feature there."""
-        cells = context.cells.gather(1, position[..., None].expand(-1, -1, context.cells.shape[2]))
-        return context.positions[position] + self.cell(cells)
+        """Embedding of positions, with the encoder's feature there."""
+        return context.positions[position] + self.cell(picked(context.cells, context.row, position))
 
     def neighbourhood_vector(
         self, context: Context, grid: Tensor, channel: Tensor, position: Tensor
     ) -> Tensor:
-        """Embedding of what is decoded around each event b x l before its value is chosen.
+        """Embedding of what is decoded around each event before its value is chosen.
 
         The coefficients of the event's cell and of the four beside it, as far as their pairs come earlier in
         the total order: so `grid` may hold later ones as well.
@@ -142,7 +151,7 @@ class TripleDecoder(nn.Module):
         Args:
             grid: b x N_CHANNELS x gy x gx, quantised.
         """
-        gx = context.columns
+        gx, row = context.columns, context.row
         cells = grid.flatten(2).transpose(1, 2)  # b p channels
         cells = cells.to(self.cell.weight.dtype).asinh()
         channels = torch.arange(N_CHANNELS, device=grid.device)
@@ -157,7 +166,7 @@ class TripleDecoder(nn.Module):
             (gx, position + gx <= last, False),
         ):
             at = (position + offset).clamp(0, last)
-            near = cells.gather(1, at[..., None].expand(-1, -1, N_CHANNELS))  # b l channels
+            near = picked(cells, row, at)  # ... channels
             earlier = channels < channel[..., None] + also_own_channel
             seen.append(near * (earlier & inside[..., None]))
         return self.neighbours(torch.cat(seen, -1))
@@ -165,54 +174,71 @@ class TripleDecoder(nn.Module):
     # -- the three steps ----------------------------------------------------------------------------------
 
     def run_stack(
-        self, index: int, x: Tensor, context: Context, caches: list[list[KeyValueCache]] | None
+        self,
+        index: int,
+        x: Tensor,
+        context: Context,
+        caches: list[list[KeyValueCache]] | None = None,
+        segments: Segments | None = None,
     ) -> Tensor:
-        """One of the three stacks over b x l x width events."""
+        """One of the three stacks over events, b x l x width, or T x width with segments."""
         for depth, layer in enumerate(self.layers(index)):
             cache = None if caches is None else caches[index][depth]
-            x = layer(x, context.memory[index][depth], context.memory_mask, cache)
+            x = layer(x, context.memory[index][depth], context.memory_mask, cache, segments)
         return x
 
     def channel_logits(
         self, state: Tensor, context: Context, last_channel: Tensor, last_position: Tensor
     ) -> Tensor:
-        """b x l x (N_CHANNELS + 1), -inf where no later pair exists.
+        """... x (N_CHANNELS + 1), -inf where no later pair exists.
 
         Args:
-            last_channel, last_position: b x l, the pair before each event; (0, -1) before the first.
+            last_channel, last_position: the pair before each event; (0, -1) before the first.
         """
         logits = _at_least_fp32(self.channel_head(self.norms[0](state)))
         if context.prior is not None:
-            logits = logits + context.prior.channel_logits(last_channel, last_position)
+            logits = logits + context.prior.channel_logits(context.row, last_channel, last_position)
         channels = torch.arange(N_CHANNELS + 1, device=state.device)
-        more = context.last_legal.gather(1, last_channel) > last_position  # b l: the same channel goes on
+        more = (
+            picked(context.last_legal, context.row, last_channel) > last_position
+        )  # the same channel goes on
         legal = (channels > last_channel[..., None]) | (
             (channels == last_channel[..., None]) & more[..., None]
         )
         return logits.masked_fill(~legal, -torch.inf)
 
     def position_logits(
-        self, state: Tensor, context: Context, channel: Tensor, last_channel: Tensor, last_position: Tensor
+        self,
+        state: Tensor,
+        context: Context,
+        channel: Tensor,
+        last_channel: Tensor,
+        last_position: Tensor,
+        segments: Segments | None = None,
     ) -> Tensor:
-        """b x l x p, -inf where the pair (channel, position) is not later; for the stop all are legal."""
+        """... x p, -inf where the pair (channel, position) is not later; for the stop all are legal."""
+        keys = context.pointer_keys.mT
         query = self.pointer_query(self.norms[1](state))
-        logits = _at_least_fp32(query @ context.pointer_keys.transpose(1, 2)) / query.shape[-1] ** 0.5
+        if segments is None:
+            logits = query @ keys
+        else:
+            logits = segments.map(lambda rows, query: query @ keys.index_select(0, rows), query)
+        logits = _at_least_fp32(logits) / query.shape[-1] ** 0.5
         if context.prior is not None:
-            logits = logits + context.prior.position_logits(channel)
+            logits = logits + context.prior.position_logits(context.row, channel)
         cells = torch.arange(logits.shape[-1], device=state.device)
         after = torch.where(channel == last_channel, last_position, -1)
-        rows = torch.arange(len(channel), device=state.device)[:, None]
-        legal = context.legal[rows, channel] & (cells > after[..., None])
+        legal = picked(context.legal, context.row, channel) & (cells > after[..., None])
         return logits.masked_fill(~(legal | (channel == STOP)[..., None]), -torch.inf)
 
     def draft_at(self, context: Context, channel: Tensor, position: Tensor) -> Tensor | None:
-        """Log-odds, centre and logarithm of the spread that are drafted for pairs b x l; b x l x 3."""
+        """Log-odds, centre and logarithm of the spread that are drafted for pairs; ... x 3."""
         draft = context.draft
         if draft is None:
             return None
         at = channel.clamp(max=N_CHANNELS - 1) * draft.coded.shape[2] + position
         parts = [draft.coded, draft.centre, draft.spread.log()]
-        return torch.stack([part.flatten(1).gather(1, at) for part in parts], -1)
+        return torch.stack([picked(part.flatten(1), context.row, at) for part in parts], -1)
 
     def place_vector(
         self, context: Context, grid: Tensor, channel: Tensor, position: Tensor, drafted: Tensor | None
@@ -223,53 +249,43 @@ class TripleDecoder(nn.Module):
         return vector if drafted is None or self.drafted is None else vector + self.drafted(drafted)
 
     def value_logits(self, state: Tensor, channel: Tensor, drafted: Tensor | None, table: Tensor) -> Tensor:
-        """b x l x (2 * max_value + 1), -inf for the value 0, which is never coded.
+        """... x (2 * max_value + 1), -inf for the value 0, which is never coded.
 
         Args:
-            drafted: b x l x 3, from `draft_at`.
+            drafted: ... x 3, from `draft_at`.
         """
         return self.values(self.norms[2](state), channel.clamp(max=N_CHANNELS - 1), drafted, table)
 
     def event_vector(
         self, context: Context, channel: Tensor, position: Tensor, value: Tensor, table: Tensor
     ) -> Tensor:
-        """Embedding of past events b x l."""
+        """Embedding of past events."""
         return (
             self.channel_vector(channel)
             + self.position_vector(context, position)
             + table[value + self.max_value]
         )
 
-    def forward(
-        self,
-        context: Context,
-        channel: Tensor,
-        position: Tensor,
-        value: Tensor,
-        last_channel: Tensor,
-        last_position: Tensor,
-        grid: Tensor,
-    ) -> dict[str, Tensor]:
-        """Nats of each event's parts under teacher forcing, each b x l; zero for parts the stop lacks.
+    def forward(self, context: Context, events: PackedEvents, grid: Tensor) -> dict[str, Tensor]:
+        """Nats of each event's parts under teacher forcing, each T; zero for parts the stop lacks.
 
         Args:
-            channel, position, value: b x l events of a chunk; any legal value where padded.
-            last_channel, last_position: b, the pair before the chunk; (0, -1) before the first.
-            grid: b x N_CHANNELS x gy x gx, all of the frame's coefficients; an event sees the earlier ones.
+            context: of the b episodes whose chunks the events are.
+            grid: b x N_CHANNELS x gy x gx, all of a frame's coefficients; an event sees the earlier ones.
         """
+        context, segments = replace(context, packed_row=events.row), events.segments
+        channel, position, value = events.channel, events.position, events.value
+        before = events.before_channel, events.before_position
         table = self.values.table()
-        past = self.event_vector(context, channel[:, :-1], position[:, :-1], value[:, :-1], table)
-        start = self.start.expand(len(channel), 1, -1)
-        before_channel = torch.cat([last_channel[:, None], channel[:, :-1]], 1)
-        before_position = torch.cat([last_position[:, None], position[:, :-1]], 1)
-        state = self.run_stack(0, torch.cat([start, past], 1), context, None)
-        channel_nats = _nats(self.channel_logits(state, context, before_channel, before_position), channel)
-        state = self.run_stack(1, state + self.channel_vector(channel), context, None)
-        logits = self.position_logits(state, context, channel, before_channel, before_position)
-        position_nats = _nats(logits, position)
+        past = self.event_vector(context, channel, position, value, table).roll(1, 0)
+        past = torch.where(events.first[:, None], self.start, past)
+        state = self.run_stack(0, past, context, segments=segments)
+        channel_nats = _nats(self.channel_logits(state, context, *before), channel)
+        state = self.run_stack(1, state + self.channel_vector(channel), context, segments=segments)
+        position_nats = _nats(self.position_logits(state, context, channel, *before, segments), position)
         drafted = self.draft_at(context, channel, position)
         state = state + self.place_vector(context, grid, channel, position, drafted)
-        state = self.run_stack(2, state, context, None)
+        state = self.run_stack(2, state, context, segments=segments)
         value_nats = _nats(self.value_logits(state, channel, drafted, table), value + self.max_value)
         coded = channel != STOP
         return {"channel": channel_nats, "position": position_nats * coded, "value": value_nats * coded}

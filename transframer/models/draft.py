@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from transframer.codec import N_CHANNELS, channel_zigzag
+from transframer.models.segments import picked
 
 
 @dataclass(frozen=True)
@@ -121,18 +122,23 @@ class EventPrior:
             setattr(chosen, name, values.index_select(0, rows))
         return chosen
 
-    def channel_logits(self, last_channel: Int[Tensor, "b l"], last_position: Int[Tensor, "b l"]) -> Tensor:
-        """b x l x (N_CHANNELS + 1), log-probabilities of the next channel up to a constant per event."""
-        own = last_channel.clamp(max=N_CHANNELS - 1)
-        rest = self.rest.flatten(1).gather(1, own * self.rest.shape[2] + last_position + 1)
-        after = self.before.gather(1, own + 1)
-        logits = self.channel[:, None] + (rest - after)[..., None]
-        return logits.scatter(2, own[..., None], log1mexp(rest)[..., None])
+    def channel_logits(
+        self, row: Int[Tensor, " *n"], last_channel: Int[Tensor, " *n"], last_position: Int[Tensor, " *n"]
+    ) -> Tensor:
+        """Log-probabilities of the next channel up to a constant per event, ... x (N_CHANNELS + 1).
 
-    def position_logits(self, channel: Int[Tensor, "b l"]) -> Tensor:
-        """b x l x p, log-probabilities of the position up to a constant per event."""
-        rows = channel.clamp(max=N_CHANNELS - 1)[..., None].expand(-1, -1, self.position.shape[2])
-        return self.position.gather(1, rows)
+        Args:
+            row: the episode of each event, of a shape that goes with theirs.
+        """
+        own = last_channel.clamp(max=N_CHANNELS - 1)
+        rest = picked(self.rest.flatten(1), row, own * self.rest.shape[2] + last_position + 1)
+        after = picked(self.before, row, own + 1)
+        logits = picked(self.channel[:, None], row, torch.zeros_like(row)) + (rest - after)[..., None]
+        return logits.scatter(-1, own[..., None], log1mexp(rest)[..., None])
+
+    def position_logits(self, row: Int[Tensor, " *n"], channel: Int[Tensor, " *n"]) -> Tensor:
+        """Log-probabilities of the position up to a constant per event, ... x p."""
+        return picked(self.position, row, channel.clamp(max=N_CHANNELS - 1))
 
 
 def log1mexp(x: Tensor) -> Tensor:

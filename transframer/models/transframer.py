@@ -24,7 +24,7 @@ from transframer.models import scoring
 from transframer.models.annotations import SPARE_NAMES, AxialPositions
 from transframer.models.attention import DecoderLayer
 from transframer.models.batch import Batch, collate
-from transframer.models.chunks import Chunk, chunk_count, cut, draw_chunk, length_groups
+from transframer.models.chunks import Chunk, chunk_count, cut, draw_chunk
 from transframer.models.decoder import Context, TripleDecoder
 from transframer.models.draft import DraftHead
 from transframer.models.hints import N_HINTS, hint_images
@@ -34,10 +34,6 @@ from transframer.models.pretrained import Pretrained, settings_of
 from transframer.models.sketch import PixelSketch, sketch_loss
 from transframer.models.unet import EncoderBlock, MultiFrameUNet, convolving
 from transframer.predictor import FramePredictor, Loss, Memory, Samples
-
-# What one more pass through the decoders costs, in events (see `length_groups`): a rough figure for a CPU;
-# elsewhere, unmeasured, launches rule, and only much padding is worth a pass.
-_PASS_EVENTS, _PASS_EVENTS_ACCELERATOR = 32, 1024
 
 
 class Transframer(FramePredictor, Pretrained):
@@ -178,27 +174,12 @@ class Transframer(FramePredictor, Pretrained):
         Args:
             grid: the targets' coefficients, clipped as the tokens are.
         """
-        dtype = torch.promote_types(context.cells.dtype, torch.float32)
-        parts = {
-            name: torch.zeros(len(chunk.start), dtype=dtype, device=chunk.start.device) for name in _PARTS
+        events, nothing = chunk.packed(), torch.zeros(len(chunk.start), device=chunk.start.device)
+        nats = self.decoder(context, events, grid)
+        return {
+            name: nothing.to(part.dtype).index_add(0, events.row, part * events.scored)
+            for name, part in nats.items()
         }
-        length = chunk.length.tolist()
-        on_cpu = chunk.start.device.type == "cpu"
-        for members in length_groups(length, _PASS_EVENTS if on_cpu else _PASS_EVENTS_ACCELERATOR):
-            rows = torch.tensor(members, device=chunk.start.device)
-            group = chunk.rows(rows)
-            nats = self.decoder(
-                context if len(rows) == len(length) else context.select(rows),
-                group.channel,
-                group.position,
-                group.value,
-                group.last_channel,
-                group.last_position,
-                grid[rows],
-            )
-            for name in _PARTS:
-                parts[name] = parts[name].index_add(0, rows, (nats[name] * group.scored).sum(1))
-        return parts
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Loss:
         """Nats of one chunk of each episode, drawn with a bias to the early ones."""
@@ -258,6 +239,3 @@ class Transframer(FramePredictor, Pretrained):
             return sketched(self, [episode for episode in episodes for _ in range(samples_per_query)])
         sampler = Sampler(self, temperature=temperature, top_p=top_p, estimate=estimate, generator=generator)
         return sampler.sample(episodes, samples_per_query)
-
-
-_PARTS = ("channel", "position", "value")
