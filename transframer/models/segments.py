@@ -12,9 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_ROUND = (
-    16  # lengths in attention are rounded up to it: for a new shape, libraries prepare anew (docs/log.md)
-)
 # What one more group costs in attention, in events (see `length_groups`): a rough figure for a CPU;
 # elsewhere, unmeasured, launches rule, and only much padding is worth a group.
 _GROUP_EVENTS, _GROUP_EVENTS_ACCELERATOR = 64, 1024
@@ -107,7 +104,7 @@ def length_groups(lengths: Sequence[int], group_events: int) -> list[list[int]]:
     groups, end = [], len(order)
     while end:
         begin = best[end][1]
-        groups.append(sorted(order[begin:end]))  # a group of all is the batch as it is
+        groups.append(sorted(order[begin:end]))
         end = begin
     return groups[::-1]
 
