@@ -150,7 +150,10 @@ def test_frames_are_taken_one_by_one_and_none_is_kept(tmp_path):
     write_video(tmp_path / "a.mp4", some())
     write_video(tmp_path / "b.mp4", frames)
     assert len(alive) == 20
-    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    # Of the pixels, not the files: on a busy machine the encoder's threads may take other decisions.
+    one, other = (VideoFile(tmp_path / name).frames(range(20)).int() for name in ("a.mp4", "b.mp4"))
+    assert (one - other).abs().max() <= 4
+    assert (one - frames.int()).abs().max() <= 8
 
 
 @pytest.mark.parametrize(("sizes", "message"), [([], "no frame"), ([32, 32, 48], "several sizes")])
