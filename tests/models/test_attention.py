@@ -92,11 +92,13 @@ def test_a_layer_under_autocast_is_near_fp32(path, monkeypatch):
     layer, x = MultiQueryAttention(32, HEADS), torch.randn(B, N, 32)
 
     def attended():
-        return layer(x, lambda query: attend(query, *layer.project(x), None, True))
+        keys, values = layer.project(x)
+        return layer(x, lambda query: attend(query, keys, values, None, True)), keys
 
-    exact = attended()
+    exact, _ = attended()
     with torch.autocast("cpu", torch.bfloat16):
-        got = attended()
+        got, keys = attended()
+        assert keys.dtype == torch.bfloat16
     assert got.dtype == torch.bfloat16
     assert (got - exact).abs().max() <= BF16_BOUND * exact.abs().max()
 
