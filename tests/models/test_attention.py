@@ -21,11 +21,11 @@ def slow(query, keys, values, allowed):
 
 def operands(kind, dtype):
     generator = torch.Generator().manual_seed(3)
-    m = N if kind == "causal" else 7
+    m = N if kind.startswith("causal") else 7
     shapes = ((B, N, HEADS, D), (B, m, D), (B, m, D), (B, N, HEADS, D))
     *inputs, gradient = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
     allowed, mask = torch.ones(B, N, m, dtype=torch.bool), None
-    if kind == "causal":
+    if kind.startswith("causal"):
         allowed = allowed.tril()
     if kind == "padded memory":
         mask = (torch.arange(m) < torch.tensor([[7], [1], [4]]))[:, None, None]
@@ -42,14 +42,18 @@ def with_gradients(function, inputs, gradient):
     return [out.detach(), *torch.autograd.grad(out, leaves, gradient.to(out.dtype))]
 
 
-@pytest.mark.parametrize("kind", ["causal", "whole memory", "padded memory", "after a cache"])
+@pytest.mark.parametrize(
+    "kind", ["causal", "causal in blocks", "whole memory", "padded memory", "after a cache"]
+)
 @pytest.mark.parametrize("path", ["sdpa", "fp32", "products"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_each_path_is_attention_in_value_and_gradient(kind, path, dtype, monkeypatch):
     inputs, gradient, mask, allowed = operands(kind, dtype)
     expected = with_gradients(lambda *t: slow(*t, allowed), [t.double() for t in inputs], gradient)
     monkeypatch.setattr(attention, "attention_path", lambda query: path)
-    got = with_gradients(lambda *t: attend(*t, mask, kind == "causal"), inputs, gradient)
+    if kind == "causal in blocks":
+        monkeypatch.setattr(attention, "_CAUSAL_BLOCK", 4)
+    got = with_gradients(lambda *t: attend(*t, mask, kind.startswith("causal")), inputs, gradient)
     for value, truth in zip(got, expected, strict=True):
         assert value.dtype == dtype
         bound = 1e-5 if dtype == torch.float32 else BF16_BOUND
