@@ -12,12 +12,14 @@ from transframer.models.transframer import Transframer
 
 
 def costs_of(size, shift, early_at, late_at):
-    """What a cost volume that shows its costs says of random features that move by `shift` cells (x, y)."""
+    """What a cost volume makes of features that move by `shift` cells (x, y): costs, and what it found."""
     torch.manual_seed(0)
-    costs = MotionCosts(81)
+    costs = MotionCosts(93)
     with torch.no_grad():
-        costs.out.weight.copy_(torch.eye(81)[..., None, None])
-    coarse = torch.randn(1, 81, size[0], size[1])
+        costs.out.weight.copy_(torch.eye(93, 81)[..., None, None])
+        costs.out.bias.zero_()
+        costs.found.weight.copy_(torch.eye(93)[:, 81:, None, None])
+    coarse = torch.randn(1, 93, size[0], size[1])
     seen = [coarse.roll([round(shift[1] * at), round(shift[0] * at)], (2, 3)) for at in (early_at, late_at)]
     pairs = TimedPairs(*map(torch.tensor, ([0], [0], [1], [early_at], [late_at])))
     return costs(torch.cat(seen), pairs)
@@ -27,15 +29,18 @@ def costs_of(size, shift, early_at, late_at):
 @pytest.mark.parametrize(("early_at", "late_at"), [(0.0, 1.0), (-0.5, 0.5), (-2.0, -1.0)])
 def test_a_motion_has_the_features_that_are_most_alike(shift, early_at, late_at):
     costs = costs_of((16, 20), shift, early_at, late_at)
-    assert costs.shape == (1, 81, 16, 20)
-    inner = costs[0, :, 8, 10]
+    assert costs.shape == (1, 93, 16, 20)
+    inner, found = costs[0, :81, 8, 10], costs[0, 81:, 8, 10].unflatten(0, (4, 3))
     column, row = int(inner.argmax()) % 9 - 4, int(inner.argmax()) // 9 - 4
     assert (column, row) == shift
     assert inner.max().item() == pytest.approx(4.0, rel=1e-4)  # a cosine of 1
+    # In the middle of a wide window nothing is beyond the edges, where the motion of `roll` is another.
+    assert (found[:3, :2] - torch.tensor(shift)).abs().max() < 0.1
+    assert found[0, 2] > 0.99
 
 
 def test_large_images_are_searched_on_as_many_cells():
-    assert costs_of((48, 64), (0, 0), 0.0, 1.0).shape == (1, 81, 48, 64)
+    assert costs_of((48, 64), (0, 0), 0.0, 1.0).shape == (1, 93, 48, 64)
 
 
 def test_pairs_are_the_two_frames_nearest_in_time():

@@ -81,14 +81,10 @@ def search_motion(
     rows, columns = (side // cell for side in size)
     early, late = (F.interpolate(image.float(), (rows, columns), mode="area") for image in (early, late))
     line = torch.arange(-2 * _REACH, 2 * _REACH + 1, device=early.device) / 2
-    candidates = torch.stack([line.repeat(len(line)), line.repeat_interleave(len(line))], 1)  # k (x, y)
     rows_seen = displaced(early, late, early_at, late_at, line)
     difference = torch.cat([(one - other).abs().mean(2) for one, other in rows_seen], 1)
-    cost = difference
-    for window in ((_WINDOW, 1), (1, _WINDOW)):
-        cost = F.avg_pool2d(cost, window, 1, [side // 2 for side in window], count_include_pad=False)
-    cost = cost / _GREYS + _STILL * candidates.norm(dim=1)[:, None, None]
-    motion = torch.einsum("nkhw,kc->nchw", (-cost).softmax(1), candidates * cell)
+    still = _STILL * _displacements(line).norm(dim=1)[:, None, None]
+    motion = mean_displacement(-averaged(difference, _WINDOW) / _GREYS - still, line) * cell
     return F.interpolate(motion, size, mode="bilinear", align_corners=False)
 
 
@@ -122,6 +118,28 @@ def displaced(
             _product(early_rows[:, down, None, None], early),
             _product(late_rows[:, down, None, None], late),
         )
+
+
+def averaged(maps: Float[Tensor, "n k h w"], window: int) -> Float[Tensor, "n k h w"]:
+    """Each point's mean over the square of this odd side around it, as far as it lies in the map."""
+    if window == 1:
+        return maps
+
+    def averaging(size: int) -> Tensor:
+        near = torch.ones(size, size, dtype=maps.dtype, device=maps.device)
+        near = near.tril(window // 2).triu(-(window // 2))
+        return near / near.sum(1, keepdim=True)
+
+    return _product(averaging(maps.shape[2]), _product(maps, averaging(maps.shape[3]).mT))
+
+
+def mean_displacement(score: Float[Tensor, "n d h w"], line: Float[Tensor, " k"]) -> Float[Tensor, "n 2 h w"]:
+    """The mean displacement (right, down) by a score's softmax, of all that `displaced` makes of a line."""
+    return _product(score.softmax(1).movedim(1, 3), _displacements(line)).movedim(3, 1)
+
+
+def _displacements(line: Float[Tensor, " k"]) -> Float[Tensor, "d 2"]:
+    return torch.stack([line.repeat(len(line)), line.repeat_interleave(len(line))], 1)
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -13,9 +14,10 @@ from timm.models.nfnet import _nonlin_gamma
 from torch import Tensor, nn
 
 from transframer.models.batch import Batch
-from transframer.models.motion import TimedPairs, displaced, timed_pairs
+from transframer.models.motion import TimedPairs, averaged, displaced, mean_displacement, timed_pairs
 
 _SHARPNESS = 4.0  # what a cosine of 1 counts
+_SOFTMAX_SHARPNESS = 16.0  # the same in the softmax over displacements, at the start
 norm_free_conv = partial(ScaledStdConv2d, gamma=_nonlin_gamma["silu"], eps=1e-5)
 
 
@@ -77,21 +79,24 @@ def _summed(x: Tensor, weights: Tensor, batch: Batch) -> Tensor:
 
 
 class MotionCosts(nn.Module):
-    """How alike the features of two frames are under each displacement.
+    """How alike the features of two frames are under each displacement, and under which they are most alike.
 
     A cost volume as of `transframer.models.motion`, of learned features instead of colours (FlowNetC, arXiv
-    1504.06852).
+    1504.06852); and the mean displacement under its softmax, over windows of several sides, which its
+    convolution would be long in finding.
     """
 
     cells = 16  # of the search's grid along the short side of the image
     reach = 4  # cells that the search looks to each side
+    windows = (1, 3, 5, 9)  # sides of the squares of cells that have to match
 
     def __init__(self, width: int, features: int = 32) -> None:
         super().__init__()
         self.features = nn.Conv2d(width, features, 1)
+        # Neither begins as nothing: what reads them does, and neither would have a gradient.
         self.out = nn.Conv2d((2 * self.reach + 1) ** 2, width, 1)
-        for parameter in self.out.parameters():
-            nn.init.zeros_(parameter)
+        self.found = nn.Conv2d(3 * len(self.windows), width, 1, bias=False)
+        self.log_sharpness = nn.Parameter(torch.full((len(self.windows),), math.log(_SOFTMAX_SHARPNESS)))
 
     def forward(self, x: Float[Tensor, "f c h w"], pairs: TimedPairs) -> Float[Tensor, "n c h w"]:
         """Features of the motion between the frames of each pair, at the place of x."""
@@ -102,9 +107,13 @@ class MotionCosts(nn.Module):
         seen_as, x = x.dtype, self.features(x).to(dtype)
         if cell > 1:
             x = F.interpolate(x, (rows, columns), mode="area")
-        x = F.normalize(x, dim=1)
+        x = F.normalize(F.instance_norm(x), dim=1)  # what is everywhere tells no places apart
         line = torch.arange(-self.reach, self.reach + 1, device=x.device, dtype=dtype)
         seen = displaced(x[pairs.early], x[pairs.late], pairs.early_at, pairs.late_at, line)
         alike = torch.cat([(one * other).sum(2) for one, other in seen], 1)
-        motion = self.out((alike * _SHARPNESS).to(seen_as))
+        found = []
+        for window, sharpness in zip(self.windows, self.log_sharpness.exp(), strict=True):
+            mean = averaged(alike, window)
+            found += [mean_displacement(mean * sharpness, line), mean.amax(1, keepdim=True)]
+        motion = self.out((alike * _SHARPNESS).to(seen_as)) + self.found(torch.cat(found, 1).to(seen_as))
         return motion if cell == 1 else F.interpolate(motion, size, mode="bilinear", align_corners=False)
