@@ -39,6 +39,15 @@ def test_a_motion_has_the_features_that_are_most_alike(shift, early_at, late_at)
     assert found[0, 2] > 0.99
 
 
+def test_both_kinds_of_costs_reach_a_reader_that_begins_as_nothing():
+    pairs = TimedPairs(*map(torch.tensor, ([0], [0], [1], [0.0], [1.0])))
+    torch.manual_seed(0)
+    x = torch.randn(2, 8, 16, 16)
+    with torch.no_grad():
+        assert MotionCosts(8)(x, pairs).std() > 0.1
+        assert (MotionCosts(8, finds=False)(x, pairs) == 0).all(), "as models were trained before"
+
+
 def test_large_images_are_searched_on_as_many_cells():
     assert costs_of((48, 64), (0, 0), 0.0, 1.0).shape == (1, 93, 48, 64)
 
