@@ -1,3 +1,4 @@
+import copy
 import doctest
 
 import pytest
@@ -54,6 +55,44 @@ def test_only_matrices_decay():
         0.1: {"conv.weight"},
         0.0: {"table.weight", "conv.bias", "norm.weight", "norm.bias", "gain", "row_embedding"},
     }
+
+
+def gradients(model, seed):
+    for n, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(100 * seed + n))
+
+
+def test_muon_turns_matrices_by_all_directions_alike_and_leaves_the_rest_to_adam():
+    model = nn.Sequential(nn.Conv2d(8, 16, 3), nn.Embedding(5, 8))
+    config = TrainConfig(optimizer="muon", learning_rate=0.1, weight_decay=0.0)
+    optimizer = make_optimizer(model, config)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    gradients(model, 0)
+    model[0].weight.grad[:8] *= 100  # some directions far ahead of the others
+    optimizer.step()
+    change = {name: value.detach() - before[name] for name, value in model.named_parameters()}
+    # Of 16 outputs by 72 inputs, 0.2 sqrt(72) times an orthogonal matrix, as Newton-Schulz comes near one.
+    values = torch.linalg.svdvals(change["0.weight"].flatten(1)) / (0.1 * 0.2 * 72**0.5)
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+    root_mean_square = change["0.weight"].square().mean().sqrt()
+    assert float(root_mean_square) == pytest.approx(0.2 * 0.1, rel=0.3)  # as large as a step of AdamW
+    for name in ("0.bias", "1.weight"):
+        steps = change[name].abs()
+        assert float(steps.min()) == pytest.approx(float(steps.max()), rel=1e-3)
+
+
+def test_muon_goes_on_from_its_state():
+    models, config = [nn.Sequential(nn.Linear(16, 16)) for _ in range(2)], TrainConfig(optimizer="muon")
+    one, other = (make_optimizer(model, config) for model in models)
+    gradients(models[0], 0)
+    one.step()
+    models[1].load_state_dict(models[0].state_dict())
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    for model, optimizer in zip(models, (one, other), strict=True):
+        gradients(model, 1)
+        optimizer.step()
+    torch.testing.assert_close(models[0].state_dict(), models[1].state_dict(), rtol=0, atol=0)
 
 
 def test_a_module_may_scale_its_learning_rate():

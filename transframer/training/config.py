@@ -55,6 +55,8 @@ class TrainConfig:
         batch_size: episodes per step, over all processes together.
         learning_rate: the peak, reached after the warm-up; it then falls linearly to zero. The preset's if
             not given.
+        optimizer: adamw, or muon, with which a model from random weights learns in fewer steps
+            (docs/log.md); its learning rates are those of adamw.
         warmup_steps: steps of linear warm-up (at most a fifth of `steps`).
         weight_decay: decoupled decay of matrices; norms, biases, embeddings and gains have none.
         gradient_clip: the greatest norm of the gradient.
@@ -99,6 +101,7 @@ class TrainConfig:
     size_px: int = 64
     batch_size: int = 16
     learning_rate: float | None = None
+    optimizer: Literal["adamw", "muon"] = "adamw"
     warmup_steps: int = 50
     weight_decay: float = 0.01
     gradient_clip: float = 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from timm.optim import Muon
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -24,8 +25,12 @@ def decays(name: str, parameter: nn.Parameter, owner: nn.Module) -> bool:
     return is_matrix and not isinstance(owner, nn.Embedding) and "embed" not in name
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter, arXiv 1711.05101), fused into one kernel per step.
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter, arXiv 1711.05101), fused into one kernel per step; or Muon.
+
+    Muon (https://kellerjordan.github.io/posts/muon) makes the update of a matrix, or of a convolution's
+    outputs by all that they read, nearly orthogonal, so that no few directions rule it. Its updates are as
+    large as those of AdamW (arXiv 2502.16982), which keeps what has no weight decay.
 
     A module's attribute `lr_scale` multiplies the learning rate of the parameters that it holds itself, and
     its attribute `lr_span` says from when to when they learn, as shares of the run.
@@ -37,20 +42,20 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
             scale, span = getattr(owner, "lr_scale", 1.0), getattr(owner, "lr_span", WHOLE_RUN)
             key = decays(name, parameter, owner), float(scale), span
             groups.setdefault(key, []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {
-                "params": members,
-                "weight_decay": config.weight_decay * decay,
-                "lr_scale": scale,
-                "lr_span": span,
-            }
-            for (decay, scale, span), members in groups.items()
-        ],
-        lr=config.peak_learning_rate,
-        betas=(0.9, 0.98),
-        fused=True,
-    )
+    settings = [
+        {
+            "params": members,
+            "weight_decay": config.weight_decay * decay,
+            "lr_scale": scale,
+            "lr_span": span,
+            "use_fallback": not decay,  # read by Muon alone
+        }
+        for (decay, scale, span), members in groups.items()
+    ]
+    rate, betas = config.peak_learning_rate, (0.9, 0.98)
+    if config.optimizer == "muon":
+        return Muon(settings, lr=rate, betas=betas, nesterov=True)
+    return torch.optim.AdamW(settings, lr=rate, betas=betas, fused=True)
 
 
 def size_line(model: nn.Module) -> str:
