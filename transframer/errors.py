@@ -61,18 +61,26 @@ class ConfigError(TransframerError):
     """A setting that is out of range, or settings that contradict each other."""
 
 
+_LEAST_LIKENESS = 0.35  # of a name that is worth a guess
+
+
 def unknown_name(
     what: str, name: str, known: Iterable[str], *, next_step: str | None = None
 ) -> UnknownNameError:
-    """The error for an unknown name: lists the known ones and the nearest.
+    """The error for an unknown name: lists the known ones and the nearest, as a whole or by one of its words.
 
-    >>> print(unknown_name("task", "depht", ["depth", "flow"]))
-    unknown task 'depht', did you mean 'depth'?
-    expected one of depth, flow
+    >>> print(unknown_name("task", "depht", ["depth_estimation", "view_synthesis"]))
+    unknown task 'depht', did you mean 'depth_estimation'?
+    expected one of depth_estimation, view_synthesis
     """
+
+    def likeness(other: str) -> float:
+        ratios = (difflib.SequenceMatcher(None, name, part).ratio() for part in (other, *other.split("_")))
+        return max(ratios)
+
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.35)
-    hint = f", did you mean {near[0]!r}?" if near else ""
+    near = max(names, key=likeness, default="")
+    hint = f", did you mean {near!r}?" if near and likeness(near) >= _LEAST_LIKENESS else ""
     return UnknownNameError(
         f"unknown {what} {name!r}{hint}",
         expected=f"one of {', '.join(names)}" if names else None,
