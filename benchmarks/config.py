@@ -48,7 +48,7 @@ class BenchmarkConfig:
             of the same world, and score it on the same samples; what is trained is kept beside the run's
             folder.
         specialist_minutes: how long each specialist trains, in minutes of the device (of a CPU: of one
-            core's work); by default as long, by the clock, as the run trained on its task.
+            core's work); by default as long as the run's processes together trained on its task.
         out: folder of the results; by default RUN/benchmark, or RUN/benchmark-NAME for data of that name.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         no_cache: measure again what an earlier benchmark already measured under the same protocol.

@@ -50,7 +50,7 @@ class SpecialistResult:
         samples_seen: of training, each time that one is seen.
         seed: of its weights and of the world it was trained on.
         seconds_per_frame: wall time of its predictions, at the protocol's batch size and device.
-        run_seconds: what the measured run spent on the task by the clock; None where nothing says so.
+        run_seconds: what the measured run's devices spent on the task; None where nothing says so.
     """
 
     network: str

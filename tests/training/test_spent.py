@@ -32,6 +32,11 @@ def test_the_last_line_of_the_log_is_shared_by_the_weights_of_the_tasks(tmp_path
     assert task_seconds(folder) == {"flow": 60, "depth": 20}
 
 
+def test_the_time_of_processes_that_train_together_adds_up(tmp_path):
+    log = lines(10) + json.dumps({"kind": "train", "step": 2, "seconds": 40, "processes": 3}) + "\n"
+    assert task_seconds(run(tmp_path / "a", tasks=["flow"], steps=9, log=log)) == {"flow": 120}
+
+
 def test_a_line_that_a_kill_cut_short_does_not_count(tmp_path):
     folder = run(tmp_path / "a", tasks=["flow"], steps=9, log=lines(10, 80) + '{"kind": "train", "sec')
     assert task_seconds(folder) == {"flow": 80}

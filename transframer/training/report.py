@@ -1,6 +1,7 @@
 """What a run tells: a progress bar on a terminal, plain lines elsewhere and in log.txt, metrics.jsonl.
 
-Each line of metrics.jsonl is one JSON object with `kind`, `step`, `seconds` (trained so far) and
+Each line of metrics.jsonl is one JSON object with `kind`, `step`, `seconds` (trained so far, by the clock),
+`processes` (that train together) and
 
     kind "train"       progress (0 to 1), learning_rate, gradient_norm (before clipping), nats_per_event,
                        heads {head: nats per event}, tasks {task: {frames, nats_per_event, heads}},
@@ -35,6 +36,7 @@ class Report:
         last_step: the step the run goes on from; metrics of later steps, lost by a stop, are dropped.
         tensorboard: also write the numbers for TensorBoard.
         hint: what helps where training waits for data.
+        processes: that train together.
     """
 
     def __init__(
@@ -43,8 +45,9 @@ class Report:
         last_step: int = 0,
         tensorboard: bool = False,
         hint: str = "more --workers help",
+        processes: int = 1,
     ) -> None:
-        self.folder, self.hint = folder, hint
+        self.folder, self.hint, self.processes = folder, hint, processes
         self._bar: Progress | None = None
         self._board: Any = None
         if folder is None:
@@ -120,7 +123,8 @@ class Report:
     def _write(self, kind: str, step: int, seconds: float, metrics: dict[str, Any]) -> None:
         if self.folder is None:
             return
-        line = {"kind": kind, "step": step, "seconds": round(seconds, 3), **metrics}
+        time = {"seconds": round(seconds, 3), "processes": self.processes}
+        line = {"kind": kind, "step": step, **time, **metrics}
         self._metrics.write(json.dumps(line) + "\n")
         if self._board:
             for name, value in _flat(kind, metrics):

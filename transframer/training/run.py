@@ -102,7 +102,9 @@ class Run:
             first_step=self.step, rank=self.group.rank, world_size=self.group.world_size,
         )  # fmt: skip
         hint = "more --workers help" if self.config.render == "cpu" else "--render cpu --workers N may help"
-        report = Report(self.folder if first else None, self.step, self.config.tensorboard, hint)
+        report = Report(
+            self.folder if first else None, self.step, self.config.tensorboard, hint, self.group.world_size
+        )
         with report, contextlib.closing(training_batches(dataset, self.config.workers)) as stream:
             for note in notes:
                 report.say(note)

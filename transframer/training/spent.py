@@ -16,17 +16,18 @@ SPENT = "spent.json"
 
 
 def task_seconds(run: Path | str) -> dict[str, float]:
-    """Seconds of training that a run spent on each task: its share of the time by the weights of the tasks.
+    """Seconds of its devices that a run spent on each task: its share of them by the weights of the tasks.
 
-    The time is what the last line of the run's metrics.jsonl says or, where that file is missing, the minutes
-    of its settings. The run that it started from is added where that is still there, for tasks that it had.
-    Weights that were moved from their run carry a file spent.json, which is read instead.
+    The time is what the last line of the run's metrics.jsonl says, times the processes that trained together,
+    each on a GPU or a core of its own; where that file is missing, the minutes of its settings. The run that
+    it started from is added where that is still there, for tasks that it had. Weights that were moved from
+    their run carry a file spent.json, which is read instead.
 
     Args:
         run: a run folder, a folder of weights, or the name of weights that come with the package.
 
     Returns:
-        By task, above 0; seconds by the clock, of all processes of the run together.
+        By task, above 0.
 
     Raises:
         CheckpointError: a file that cannot be read.
@@ -64,7 +65,8 @@ def _seconds(folder: Path, config: TrainConfig) -> float:
         if path.is_file():
             for line in reversed(path.read_text(encoding="utf-8").splitlines()):
                 try:
-                    return float(json.loads(line)["seconds"])
+                    record = json.loads(line)
+                    return float(record["seconds"]) * int(record.get("processes", 1))
                 except (ValueError, KeyError, TypeError):  # cut short by a kill
                     continue
     if config.minutes is None or not config.tasks:
