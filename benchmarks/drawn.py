@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from transframer.answers import draw, exact_answers
+from transframer.answers import Draws, draw, exact_answers
 from transframer.benchmarks.config import BenchmarkConfig
 from transframer.benchmarks.protocol import fingerprint
 from transframer.benchmarks.sources import Material, naming
+from transframer.frames import Episode
 from transframer.predictor import FramePredictor
 from transframer.task import Metric
 from transframer.tasks.uncertainty import colour_deviation
@@ -44,12 +46,31 @@ def draw_all(
     temperature = sampling.temperature
     # One stream per task, so that a task measured alone draws the same frames as among others.
     seed = int(fingerprint(task.name, config.seed)[:15], 16)
-    generator = torch.Generator(device).manual_seed(seed) if temperature > 0 else None
-    drawn = Drawn()
+
+    def fresh() -> torch.Generator | None:
+        return torch.Generator(device).manual_seed(seed) if temperature > 0 else None
+
+    def sampled(asked: Sequence[Episode], generator: torch.Generator | None) -> list[Draws]:
+        several = draw(
+            predictor,
+            task,
+            asked,
+            samples_per_query=sampling.samples_per_query,
+            temperature=temperature,
+            top_p=config.top_p,
+            generator=generator,
+            batch_size=config.batch_size,
+        )
+        return list(several)
+
+    drawn, generator = Drawn(), fresh()
     for batch in batches(len(episodes), max(1, config.batch_size // sampling.samples_per_query)):
         asked = [episodes[i].without_target() for i in batch]
+        begins = batch.start == 0  # what a first call compiles and loads is the time of no frame
         if temperature == 0:
             with naming(task, batch, "the posterior"):
+                if begins:
+                    exact_answers(predictor, task, asked[:1])
                 start = clock(device)
                 exact = exact_answers(predictor, task, asked)
             if exact is not None:
@@ -57,19 +78,10 @@ def draw_all(
                 drawn.predictions += exact
                 continue
         with naming(task, batch, "sampling"):
+            if begins:
+                sampled(asked[:1], fresh())
             start = clock(device)
-            several = list(
-                draw(
-                    predictor,
-                    task,
-                    asked,
-                    samples_per_query=sampling.samples_per_query,
-                    temperature=temperature,
-                    top_p=config.top_p,
-                    generator=generator,
-                    batch_size=config.batch_size,
-                )
-            )
+            several = sampled(asked, generator)
             drawn.seconds += clock(device) - start
         for index, episode, draws in zip(batch, asked, several, strict=True):
             drawn.tokens += int(draws.tokens.sum())

@@ -1,5 +1,6 @@
 import json
 import math
+import time
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,7 +34,20 @@ def test_every_number_is_the_one_worked_out_by_hand(toy_benchmark):
 
 def test_batches_are_of_the_size_asked_for(toy_benchmark, toy_predictor):
     toy_benchmark(batch_size=3)
-    assert toy_predictor.calls == [3, 3, 2]
+    assert toy_predictor.calls == [1, 3, 3, 2], "one to warm up, then all"
+
+
+def test_what_a_first_call_compiles_is_the_time_of_no_frame(toy_benchmark, toy_predictor, monkeypatch):
+    sample = toy_predictor.sample
+
+    def slow_at_first(*args, **settings):
+        if not toy_predictor.calls:
+            time.sleep(0.8)
+        return sample(*args, **settings)
+
+    monkeypatch.setattr(toy_predictor, "sample", slow_at_first)
+    (result,) = toy_benchmark()
+    assert result.seconds_per_frame < 0.1  # eight frames
 
 
 def test_training_samples_serve_the_floor_only(toy_benchmark, toy_source):
@@ -46,7 +60,7 @@ def test_several_samples_per_query_are_combined_and_their_spread_is_shown(toy_be
     (single,) = toy_benchmark(temperature=1.0)
     toy_predictor.calls.clear()
     (several,) = toy_benchmark(samples_per_query=64, batch_size=128)
-    assert toy_predictor.calls == [128] * 4, "two samples with all their draws at a time"
+    assert toy_predictor.calls == [64] + [128] * 4, "two samples with all their draws at a time"
     # Noise of one level up or down has deviation 1; the mean of 64 of it 1/8.
     assert all(picture.uncertainty is None for picture in single.pictures)
     assert all(picture.uncertainty for picture in several.pictures)
@@ -60,17 +74,17 @@ def test_several_samples_per_query_are_combined_and_their_spread_is_shown(toy_be
 def test_a_task_has_the_draws_that_it_wants(toy_benchmark, toy_predictor, toy_task):
     task = dataclass(frozen=True)(type("Drawn", (type(toy_task),), {"draws": 4}))()
     (result,) = toy_benchmark(task=task, batch_size=8)
-    assert toy_predictor.calls == [8] * 4
+    assert toy_predictor.calls == [4] + [8] * 4
     assert (result.protocol["sampling"]["samples_per_query"], result.tokens_per_frame) == (4, 7)
     toy_predictor.calls.clear()
     toy_benchmark(task=task, batch_size=8, temperature=0.0)
-    assert toy_predictor.calls == [8], "one estimate each"
+    assert toy_predictor.calls == [1, 8], "one estimate each"
 
 
 @pytest.mark.parametrize(("batch_size", "calls"), [(3, [2] * 8), (4, [4] * 4), (1, [1] * 16), (100, [16])])
 def test_batch_size_counts_frames_and_not_samples(toy_benchmark, toy_predictor, batch_size, calls):
     (result,) = toy_benchmark(samples_per_query=2, batch_size=batch_size)
-    assert toy_predictor.calls == calls
+    assert toy_predictor.calls[2 if batch_size == 1 else 1 :] == calls
     assert result.tokens_per_frame == 7
 
 
@@ -115,7 +129,7 @@ def test_interrupted_benchmark_goes_on_with_the_tasks_that_are_missing(
     stop = False
     results = toy_benchmark(tasks=[toy_task, Second()])
     assert [result.task for result in results] == ["toy_doubling", "toy_second"]
-    assert sum(toy_predictor.calls) == 8  # only the second task's samples
+    assert sum(toy_predictor.calls) == 1 + 8  # only the second task's samples, after one to warm up
 
 
 class TestFailingSample:
