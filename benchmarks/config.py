@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from transframer.errors import ConfigError
 from transframer.sampling_settings import Sampling, sampling_in_force
+from transframer.setting_checks import check_seed, check_size_px
 from transframer.weights import GENERALIST, home
 
 
@@ -91,8 +92,8 @@ class BenchmarkConfig:
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise ConfigError(str(getattr(self, name)), field=name, expected=f"at least {minimum}")
-        if self.size_px is not None and (self.size_px < 16 or self.size_px % 16):
-            raise ConfigError(str(self.size_px), field="size_px", expected="a multiple of 16")
+        check_size_px(self.size_px)
+        check_seed(self.seed)
         if self.video_features and not self.rollout_frames:
             raise ConfigError(
                 "no videos are drawn to take features of",

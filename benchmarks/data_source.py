@@ -65,10 +65,9 @@ class DataSource(Source):
         """Whether the data have what the task needs."""
         return serves(self._dataset(task), task.sample_type)
 
-    @property
-    def description(self) -> dict[str, Any]:
+    def description(self, task: Task) -> dict[str, Any]:
         """Format, split, how many samples there are, size, and the protocol that was applied."""
-        dataset = next(iter(self._opened.values()))
+        dataset = self._dataset(task)
         return {
             "source": f"{dataset.name} ({self.data})",
             "split": self.split,

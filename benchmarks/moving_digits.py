@@ -11,6 +11,7 @@ Test sequences are of MNIST's test digits, training sequences of its training di
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from transframer.data.catalog import open_dataset
 from transframer.data.formats.atomic import whole_file
+from transframer.errors import exit_code
 
 FRAMES, SIZE_PX, DIGIT_PX, SPEED_PX = 20, 64, 28, 3.6
 
@@ -79,4 +81,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

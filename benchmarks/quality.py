@@ -116,7 +116,8 @@ def benchmark_tasks(
             material = replace(material, videos=true_videos(task, source, config, config.rollout_videos))
         rival = None
         if task.name in training_s:
-            rival = specialist_of(task, training_s[task.name], config, source.description["size_px"], device)
+            size_px = source.description(task)["size_px"]
+            rival = specialist_of(task, training_s[task.name], config, size_px, device)
         facts = features.facts if features else None, rival.facts if rival else None
         protocol = stamp(material, predictor, weights, config, device, *facts)
         result = None if config.no_cache else cache.load(task.name, digest(protocol))

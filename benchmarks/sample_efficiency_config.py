@@ -1,4 +1,4 @@
-"""The settings of the comparison of fine-tuning with training from scratch; imports nothing heavy."""
+"""The settings of the comparison of fine-tuning with training from scratch."""
 
 from __future__ import annotations
 

@@ -48,10 +48,9 @@ class Source(abc.ABC):
         """Whether the source has labels for a task."""
         return True
 
-    @property
     @abc.abstractmethod
-    def description(self) -> dict[str, Any]:
-        """What the held-out samples are, for the protocol."""
+    def description(self, task: Task) -> dict[str, Any]:
+        """What the held-out samples of a task are, for the protocol."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,7 @@ class WorldSource(Source):
         """The first n scenes of the train split."""
         return self.training(task, n)
 
-    @property
-    def description(self) -> dict[str, Any]:
+    def description(self, task: Task) -> dict[str, Any]:
         """Source, split and size."""
         return {"source": "world", "split": "test", "size_px": self.size_px}
 
@@ -163,8 +161,7 @@ class MotorcycleSource(Source):
         """The first n scenes of the world's train split, where the run was trained too."""
         return WorldSource(self.seed, self.size_px).training(task, n)
 
-    @property
-    def description(self) -> dict[str, Any]:
+    def description(self, task: Task) -> dict[str, Any]:
         """Source, split and size, and what to know of it."""
         return {
             "source": "motorcycle (Middlebury 2014)",
@@ -223,7 +220,7 @@ def material_for(task: Task, source: Source, config: BenchmarkConfig) -> Materia
                 raise DataError("no label", expected="a labelled sample, whose episode has a target")
             episodes.append(episode)
     floor_samples = source.floor_samples(task, config.floor_samples, samples)
-    return Material(task, samples, episodes, floor_samples, source.description, source.floor_split)
+    return Material(task, samples, episodes, floor_samples, source.description(task), source.floor_split)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ class SpeedConfig:
         peer_presets: those of the sizes at which peers of equal size are timed too.
         batches: samples that are drawn at once.
         events: events that are drawn for a frame.
-        training_batch: frames of a training step of ours.
+        training_batch: frames of a training step of ours; memory is always that of 16.
         precision: of that step; bf16 is mixed precision, as in `train`.
         sizes_px: sides of the images that are coded.
         rounds: how often all that is compared takes turns.

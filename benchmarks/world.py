@@ -12,11 +12,13 @@ import multiprocessing
 import os
 import platform
 import statistics
+import sys
 import time
 
 import torch
 
 from transframer.data.world import World
+from transframer.errors import exit_code
 from transframer.task import Clip
 
 LABEL_SETS = (("rgb",), ("depth_m", "mask"), ("rgb", "depth_m", "mask", "flow"))
@@ -96,4 +98,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

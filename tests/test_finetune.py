@@ -324,8 +324,8 @@ class TestSettings:
         assert again[TASK] == {"quality": 5}
 
     def test_out_of_range(self):
-        wrong = (("old_tasks", 1.0), ("old_tasks", -0.1), ("old_task_samples", -1), ("validation_samples", 0))
-        for name, value in wrong:
+        wrong = (("old_tasks", 1.0), ("old_tasks", -0.1), ("old_task_samples", -1))
+        for name, value in (*wrong, ("validation_samples", 0), ("batch_size", 0)):
             with pytest.raises(ConfigError, match=f"^{name}: "):
                 FinetuneConfig(TASK, "x", "run", **{name: value})
 

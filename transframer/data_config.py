@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from transframer.errors import ConfigError
+from transframer.setting_checks import check_seed, check_size_px
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +21,8 @@ class DataConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.size_px < 16 or self.size_px % 16:
-            raise ConfigError(str(self.size_px), field="size_px", expected="a multiple of 16")
+        check_size_px(self.size_px)
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 
 
 class TransframerError(Exception):
@@ -59,6 +60,16 @@ class CheckpointError(TransframerError):
 
 class ConfigError(TransframerError):
     """A setting that is out of range, or settings that contradict each other."""
+
+
+def exit_code(run: Callable[[], object]) -> int:
+    """Runs what a person started: 0, or 2 after an error that they can mend, told without a traceback."""
+    try:
+        run()
+    except TransframerError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
 _LEAST_LIKENESS = 0.35  # of a name that is worth a guess

@@ -74,8 +74,9 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.old_tasks < 1:
             raise ConfigError(f"{self.old_tasks}", field="old_tasks", expected="0 to less than 1")
-        if self.validation_samples < 1:
-            raise ConfigError(f"{self.validation_samples}", field="validation_samples", expected="at least 1")
+        for name in ("batch_size", "validation_samples"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{getattr(self, name)}", field=name, expected="at least 1")
         if self.old_task_samples < 0:
             raise ConfigError(f"{self.old_task_samples}", field="old_task_samples", expected="0 or more")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from transframer.errors import ConfigError
 from transframer.sampling_settings import Sampling, sampling_in_force
+from transframer.setting_checks import check_seed, check_size_px
 from transframer.weights import GENERALIST
 
 
@@ -14,8 +15,8 @@ class PredictConfig:
     """What is predicted, on which images, and how frames are drawn.
 
     Attributes:
-        images: image files (PNG, JPEG, WebP, TIFF) or folders of them. A task that sees one image predicts
-            for each; a task that sees several takes them all together, in this order.
+        images: image files (PNG, JPEG, WebP, TIFF, BMP) or folders of them. A task that sees one image
+            predicts for each; a task that sees several takes them all together, in this order.
         task: the task's registered name.
         out: the folder for the predictions; made if missing.
         run: a run folder, a folder of weights, or the name of weights that come with the package.
@@ -53,8 +54,8 @@ class PredictConfig:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError(str(self.batch_size), field="batch_size", expected="at least 1")
-        if self.size_px is not None and (self.size_px < 16 or self.size_px % 16):
-            raise ConfigError(str(self.size_px), field="size_px", expected="a multiple of 16")
+        check_size_px(self.size_px)
+        check_seed(self.seed)
         _ = self.sampling()  # raises where the settings contradict each other
 
     def sampling(self, draws: int = 1) -> Sampling:

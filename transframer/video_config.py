@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transframer.errors import ConfigError
 from transframer.sampling_settings import temperature_in_force
+from transframer.setting_checks import check_seed, check_size_px
 from transframer.weights import GENERALIST
 
 DEFAULT_SECONDS = 3.0
@@ -73,8 +74,8 @@ class VideoConfig:
         if self.drawn_frames < 1:
             seconds = self.seconds or DEFAULT_SECONDS
             raise ConfigError(f"{seconds:g} s at {self.fps:g} frames a second are no frame", field="seconds")
-        if self.size_px is not None and (self.size_px < 16 or self.size_px % 16):
-            raise ConfigError(str(self.size_px), field="size_px", expected="a multiple of 16")
+        check_size_px(self.size_px)
+        check_seed(self.seed)
         if Path(self.out).suffix.lower() != ".mp4":
             raise ConfigError(self.out, field="out", expected="a name that ends in .mp4")
         temperature_in_force(self.temperature, self.top_p, 1)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from transframer.data.catalog import dataset_class, guess_format
 from transframer.data.formats.atomic import whole_file
 from transframer.data.source import DatasetSource
 from transframer.data.world import World
+from transframer.errors import exit_code
 from transframer.task import Clip
 from transframer.tasks.image_quality import psnr as psnr_db
 from transframer.tasks.image_quality import ssim
@@ -225,4 +227,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -14,6 +14,7 @@ from transframer.data.dataset import part_of_training
 from transframer.data.datasets.label_maps import classes_of, read_numbers
 from transframer.data.datasets.stills import StillDataset
 from transframer.data.formats.images import load_image
+from transframer.data.formats.text import read_lines
 from transframer.errors import DataError
 from transframer.task import Clip
 
@@ -123,12 +124,11 @@ def _class_names(path: Path) -> tuple[str, ...]:
     """The first name of each class, by the file where there is one."""
     if not path.is_file():
         return tuple(" ".join(_NAMES.split()).split(", "))
-    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    expected = "150 rows, tabs between their columns"
+    rows = [line.split("\t") for line in read_lines(path, expected) if line.strip()]
     # A heading, then a row for each class: its number, figures, its names. Versions differ in the figures.
     names = {row[0].strip(): row[-1].split(",")[0].strip() for row in rows[1:]}
     try:
         return tuple(names[str(number)] for number in range(1, _COUNT + 1))
     except KeyError as error:
-        raise DataError(
-            f"no row of class {error}", file=path, expected="150 rows, tabs between their columns"
-        ) from error
+        raise DataError(f"no row of class {error}", file=path, expected=expected) from error

@@ -16,10 +16,10 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from transframer.data.datasets.coco_json import categories, read_json
-from transframer.data.datasets.label_maps import check_size, image_size, read_numbers
+from transframer.data.datasets.label_maps import check_size, read_numbers
 from transframer.data.datasets.own_folders import natural_key
 from transframer.data.formats.flo import read_flo
-from transframer.data.formats.images import load_image
+from transframer.data.formats.images import image_size, load_image
 from transframer.data.formats.pfm import read_pfm
 from transframer.data.formats.png16 import read_depth_png, read_kitti_flow
 from transframer.errors import DataError

@@ -9,23 +9,8 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
-from transframer.data.formats.images import opened_image
+from transframer.data.formats.images import image_size, opened_image
 from transframer.errors import DataError
-
-_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap the sides
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image as `load_image` gives it, from the header alone.
-
-    Raises:
-        DataError: the file is missing, no image, or larger than the cap.
-    """
-    with opened_image(path) as image:
-        width, height = image.size
-        if image.getexif().get(_ORIENTATION) in _SIDEWAYS:
-            return width, height
-    return height, width
 
 
 def read_numbers(path: Path, image: Path) -> Int[np.ndarray, "h w"]:

@@ -76,19 +76,6 @@ def checked_pose(numbers: Sequence[float], file: Path, field: str, inverse: bool
     return pose.float()
 
 
-def read_lines(path: Path, expected: str) -> list[str]:
-    """The lines of a text file.
-
-    Raises:
-        DataError: the file is missing or not text.
-    """
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"cannot be read: {reason}", file=path, expected=expected) from error
-
-
 def finite_numbers(text: str) -> list[float]:
     """The numbers of a line; none where any word is not a finite number."""
     try:

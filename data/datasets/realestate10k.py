@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 import torch
 
 from transframer.data.dataset import part_of_training
-from transframer.data.datasets.posed_views import PosedViews, checked_pose, finite_numbers, read_lines
+from transframer.data.datasets.posed_views import PosedViews, checked_pose, finite_numbers
 from transframer.data.datasets.sequences import SequenceDataset
+from transframer.data.formats.text import read_lines
 from transframer.errors import DataError
 from transframer.frames import Camera
 from transframer.task import Clip

@@ -13,9 +13,10 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from transframer.data.dataset import part_of_training
-from transframer.data.datasets.label_maps import classes_of, consecutive, image_size, read_numbers
+from transframer.data.datasets.label_maps import classes_of, consecutive, read_numbers
 from transframer.data.datasets.stills import StillDataset
-from transframer.data.formats.images import load_image
+from transframer.data.formats.images import image_size, load_image
+from transframer.data.formats.text import read_lines
 from transframer.errors import ConfigError, DataError, unknown_name
 from transframer.task import Clip
 
@@ -106,7 +107,7 @@ class VOC(StillDataset):
         path = self._list_file(part)
         if not path.is_file():
             return []
-        return [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.split()[0] for line in read_lines(path, "a name a line") if line.strip()]
 
     def _required(self, part: str) -> list[str]:
         if stems := self._listed(part):

@@ -24,6 +24,7 @@ from transframer.errors import DataError
 DEFAULT_MAX_PIXELS = 64_000_000
 _JPEG_SUFFIXES = {".jpg", ".jpeg"}
 _JPEG_BYTES = 4  # for a pixel, at most
+_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap the sides
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
@@ -67,6 +68,24 @@ def opened_image(
     except _UNREADABLE as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise DataError(f"cannot be read as an image: {reason}", file=file) from error
+
+
+def size_of(image: Image.Image) -> tuple[int, int]:
+    """Height and width of an opened image as `load_image` gives it, from the header alone."""
+    width, height = image.size
+    # Asked for its EXIF data, Pillow decodes a PNG.
+    sideways = image.format != "PNG" and image.getexif().get(_ORIENTATION) in _SIDEWAYS
+    return (width, height) if sideways else (height, width)
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Height and width of an image as `load_image` gives it, from the header alone.
+
+    Raises:
+        DataError: the file is missing, no image, or larger than the cap.
+    """
+    with opened_image(path) as image:
+        return size_of(image)
 
 
 def load_image(

@@ -96,7 +96,7 @@ def _of_split(
     if found.depths:
         yield from _of_depths(found.depths, task)
     if found.flows:
-        yield from _of_flows(found.flows, task)
+        yield from of_flows(found.flows, task)
     yield from _of_shapes(found, size_px)
     if found.coding and task:
         yield from _of_coding(found, task)
@@ -176,17 +176,18 @@ def _of_depths(depths: Depths, task: Task | None) -> Iterator[tuple[bool, str, s
         yield False, f"depths use less than half of the greys for {low:g} to {high:g} m", option
 
 
-def _of_flows(flows: Flows, task: Task | None) -> Iterator[tuple[bool, str, str]]:
+def of_flows(flows: Flows, task: Task | None) -> Iterator[tuple[bool, str, str]]:
+    """What the flows of a data set call for: whether it is a fault, what was found, what to change."""
     if flows.unknown == 1:
         yield True, "no flow is known", "add labels, or choose another format"
-    if task is None or flows.out_of_range is None or math.isnan(flows.component_px):
+    if task is None or flows.out_of_range is None or not flows.component_px > 0:  # unknown, or none moves
         return
     greatest = setting(task, "max_flow_px")
     option = settings_option(task, max_flow_px=_rounded(flows.component_px, 1))
     if flows.out_of_range > _SHARE_BEYOND:
         what = f"{flows.out_of_range:.1%} of the flows exceed {greatest:g} px in a frame"
         yield True, f"{what} and are clamped", f"{option}, or a smaller --size-px"
-    elif 0 < flows.component_px < greatest / 4:
+    elif flows.component_px < greatest / 4:
         yield False, f"99 % of the flows stay below a quarter of {greatest:g} px", option
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from transframer.data.dataset import Dataset
-from transframer.data.formats.images import opened_image
+from transframer.data.formats.images import opened_image, size_of
 from transframer.errors import DataError
 
 Item = TypeVar("Item")
@@ -19,7 +19,6 @@ Item = TypeVar("Item")
 Track = Callable[[Iterable[Item], str, int], Iterator[Item]]
 
 _IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
-_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap the sides
 _TAIL_OF = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
 _SMALL_BYTES = 2**18
 
@@ -82,7 +81,7 @@ def _looked_at(path: Path, files: Files) -> tuple[int, int] | None:
     try:
         if is_image(path):
             files.images += 1
-            return image_size(path)
+            return _checked_size(path)
         files.others += 1
         if not path.exists():
             raise DataError("no such file")
@@ -98,19 +97,17 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in _IMAGES
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def _checked_size(path: Path) -> tuple[int, int]:
     """Width and height of an image as `load_image` gives it; decodes it only where it seems to be cut off.
 
     Raises:
         DataError: the file is missing, no image, truncated, or larger than the cap.
     """
     with opened_image(path) as image:
-        width, height = image.size
-        # Asked for its EXIF data, Pillow decodes a PNG.
-        sideways = image.format != "PNG" and image.getexif().get(_ORIENTATION) in _SIDEWAYS
+        height, width = size_of(image)
         if not _ends_as_it_should(path):
             image.load()  # raises where it is truncated; many files merely have something after their end
-    return (height, width) if sideways else (width, height)
+    return width, height
 
 
 def _ends_as_it_should(path: Path) -> bool:

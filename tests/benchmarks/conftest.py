@@ -81,8 +81,7 @@ class ToySource(Source):
         self.asked_floor.append(n)
         return [{"images": grey(20)[None], "level": 40.0} for _ in range(n)]
 
-    @property
-    def description(self):
+    def description(self, task):
         return {"source": "toy", "split": "test", "size_px": 16}
 
 

@@ -10,6 +10,7 @@ from tests.data.toy_dataset import Numbers
 from transframer.benchmarks.config import BenchmarkConfig
 from transframer.benchmarks.data_source import DataSource
 from transframer.benchmarks.sources import WorldSource, material_for, source_for
+from transframer.data.formats.images import save_png
 from transframer.errors import ConfigError, DataError
 from transframer.registry import get_task
 from transframer.training.config import TrainConfig
@@ -64,11 +65,23 @@ def test_samples_are_of_the_size_asked_for():
 def test_the_protocol_of_the_data_is_applied_and_told():
     cropped = source(CROPPED)
     assert all((sample["images"] == 255).all() for sample in cropped.held_out(TASK, 3))
-    description = cropped.description
+    description = cropped.description(TASK)
     assert description["source"] == "numbers (numbers)"
     assert (description["split"], description["of"], description["size_px"]) == ("test", 60, 64)
     assert description["protocol"]["crop"] == "all of it"
     assert "64 x 64 px" in description["protocol"]["resolution"]
+
+
+def test_a_task_of_longer_clips_is_of_fewer_samples(tmp_path):
+    (tmp_path / "test" / "a").mkdir(parents=True)
+    for number in range(10):
+        image = torch.full((3, 16, 16), 20 * number, dtype=torch.uint8)
+        save_png(tmp_path / f"test/a/{number}.png", image)
+    data = DataSource(str(tmp_path), 16, "frames", {})
+    still, video = get_task("colorization"), get_task("video_prediction")
+    for task in (still, video):  # as a benchmark opens them all before it measures the first
+        data.held_out(task, 1)
+    assert data.description(still)["of"] != data.description(video)["of"]
 
 
 def test_the_floor_is_fitted_on_measured_samples_spread_evenly_and_nothing_else_is_opened():

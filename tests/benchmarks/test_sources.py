@@ -20,7 +20,7 @@ def test_world_serves_test_scenes_and_fits_floors_on_others():
         assert not torch.equal(one["images"], other["images"])
     again = source.held_out(task, 2)
     assert all(torch.equal(a["images"], b["images"]) for a, b in zip(again, held_out, strict=False))
-    assert source.description["split"] == "test"
+    assert source.description(task)["split"] == "test"
 
 
 @pytest.mark.parametrize("name", ["depth_estimation", "optical_flow", "view_synthesis"])

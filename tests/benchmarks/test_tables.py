@@ -66,9 +66,8 @@ def test_undefined_values_and_samples_are_said(results):
 
 def test_what_to_know_of_the_data_is_said_once(toy_benchmark, toy_source):
     class Odd(type(toy_source)):
-        @property
-        def description(self):
-            return {**super().description, "note": "One scene only."}
+        def description(self, task):
+            return {**super().description(task), "note": "One scene only."}
 
     results = 2 * toy_benchmark(source=Odd())
     assert footnotes(results).count("One scene only.") == 1

@@ -33,8 +33,7 @@ class Videos(Source):
     def floor_samples(self, task, n, measured):
         return []
 
-    @property
-    def description(self):
+    def description(self, task):
         return {"source": "ramps", "split": "test", "size_px": 16}
 
 

@@ -13,10 +13,10 @@ from PIL import Image
 from transframer.codec import token_count
 from transframer.data.datasets.sequences import FrameSequence, SequenceDataset
 from transframer.data.datasets.stills import StillDataset
-from transframer.data.formats.images import load_image
-from transframer.data.inspection.advice import advice
+from transframer.data.formats.images import image_size, load_image
+from transframer.data.inspection.advice import advice, of_flows
 from transframer.data.inspection.dense import DepthTally, FlowTally
-from transframer.data.inspection.files import checked_files, copies, image_size
+from transframer.data.inspection.files import checked_files, copies
 from transframer.data.inspection.inspect import inspected
 from transframer.data.inspection.labels import BoxTally, ClassTally
 from transframer.data.inspection.report import report
@@ -123,7 +123,7 @@ def test_a_photograph_on_its_side_has_the_size_that_it_is_shown_with(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     path = save(tmp_path / "a.jpg", 40, 20, exif=exif)
-    assert image_size(path) == (20, 40)
+    assert image_size(path) == (40, 20)
     assert load_image(path).shape == (3, 40, 20)
 
 
@@ -270,6 +270,12 @@ def test_flow_on_disk_and_in_frames():
     assert flows.unknown == pytest.approx(0.2)
     assert flows.component_px == pytest.approx(25.6)
     assert flows.out_of_range == pytest.approx(10 / 160)
+
+
+def test_flow_of_a_camera_that_stands_still_is_no_fault():
+    tally = FlowTally(size_px=64, greatest_px=20.0)
+    tally.add(torch.zeros(2, 10, 20), torch.ones(10, 20, dtype=torch.bool))
+    assert list(of_flows(tally.summary(), get_task("optical_flow"))) == []
 
 
 def test_what_the_codec_costs(tmp_path):

@@ -9,9 +9,10 @@ from tests.models.conftest import CONFIG, camera, episode, smooth_image, wake
 from transframer.codec import Tokens, code_episodes, grid_from_tokens, round_trip, tokens_from_grid
 from transframer.errors import ConfigError, DataError, UnknownNameError
 from transframer.frames import Annotation, Frame
+from transframer.models.catalog import get_model
 from transframer.models.chunks import chunk_count, cut
 from transframer.models.decoder import STOP
-from transframer.models.presets import PRESETS, get_preset
+from transframer.models.presets import PRESETS
 from transframer.models.transframer import Transframer
 from transframer.predictor import FramePredictor
 from transframer.training.config import TrainConfig
@@ -271,13 +272,13 @@ def test_the_encoder_learns_more_slowly_than_the_decoders():
 )
 def test_preset_sizes(name, low, high):
     with torch.device("meta"):
-        model = Transframer(replace(get_preset(name), tasks=("a",) * 8, kinds=("rgb",) * 6))
+        model = Transframer(replace(PRESETS[name], tasks=("a",) * 8, kinds=("rgb",) * 6))
     assert low <= sum(p.numel() for p in model.parameters()) <= high
 
 
 def test_unknown_preset():
     with pytest.raises(UnknownNameError, match="did you mean 'small'"):
-        get_preset("smal")
+        get_model("transframer").settings("smal", {})
     assert set(PRESETS) == {"tiny", "small", "base", "paper"}
 
 

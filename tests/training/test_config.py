@@ -25,12 +25,26 @@ def test_every_field_is_explained():
         {"minutes": 0.0}, {"steps": 0}, {"seed": -1}, {"size_px": 60}, {"batch_size": 0}, {"ema_decay": 1.0},
         {"learning_rate": 0.0}, {"warmup_steps": -1}, {"weight_decay": -0.1}, {"gradient_clip": 0.0},
         {"keep": 1}, {"workers": -1}, {"validations": 0}, {"pictures": 5},
-        {"weights": {"a": 0.0}}, {"tasks": ["a", "a"]}, {"render": "device", "data": "x"},
+        {"seed": 2**63}, {"weights": {"a": 0.0}}, {"tasks": ["a", "a"]}, {"render": "device", "data": "x"},
     ],
 )  # fmt: skip
 def test_a_setting_out_of_range_is_named(setting):
     with pytest.raises(ConfigError, match=f"^{next(iter(setting))}: "):
         TrainConfig(**setting)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("heads", 0), ("heads", 3), ("encoder_blocks", [1]), ("pixel_stem", [8]), ("dropout", 2.0),
+        ("chunk_overlap", 96), ("memory", "some"),
+    ],
+)  # fmt: skip
+def test_a_model_that_cannot_be_built_is_refused_before_it_is(name, value):
+    with pytest.raises(ConfigError, match=f"^{name}: "):
+        TrainConfig(model_settings={name: value})
+    with pytest.raises(ConfigError, match=r"^encoder_blocks: "):
+        TrainConfig(model_settings={"encoder_widths": [], "encoder_blocks": []})
 
 
 def test_weights_are_of_tasks_trained():

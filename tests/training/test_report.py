@@ -1,7 +1,11 @@
 import json
+import sys
 
 import pytest
+import toy
 
+from transframer.errors import ConfigError
+from transframer.training.config import TrainConfig
 from transframer.training.report import Report
 
 METRICS = dict(
@@ -55,6 +59,13 @@ def test_a_silent_process_writes_nothing(capsys):
         report.train(3, 1.0, **METRICS)
         report.say("x")
     assert capsys.readouterr().out == ""
+
+
+def test_without_tensorboard_there_is_no_run_folder(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match="TensorBoard is not installed"):
+        toy.run(TrainConfig(steps=1, workers=0, tensorboard=True, out=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_tensorboard_gets_the_numbers(tmp_path):

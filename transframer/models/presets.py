@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from transframer.errors import ConfigError, unknown_name
+from transframer.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,15 @@ class TransframerConfig:
             )
         if self.memory not in ("target", "all"):
             raise ConfigError(f"memory {self.memory!r}", field="memory", expected="target or all")
-        if len(self.encoder_widths) != len(self.encoder_blocks):
+        if not self.encoder_widths or len(self.encoder_widths) != len(self.encoder_blocks):
             raise ConfigError("one number of blocks per level is needed", field="encoder_blocks")
+        if len(self.pixel_stem) not in (0, 2):
+            stem = f"{len(self.pixel_stem)} numbers of channels"
+            raise ConfigError(stem, field="pixel_stem", expected="at half and at a quarter of the resolution")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"{self.dropout}", field="dropout", expected="0 to less than 1")
+        if self.heads < 1:
+            raise ConfigError(f"{self.heads}", field="heads", expected="at least 1")
         for width in (self.width, *self.encoder_widths):
             if width % self.heads:
                 raise ConfigError(f"{width} channels do not divide into {self.heads} heads", field="heads")
@@ -146,14 +153,3 @@ PRESETS: dict[str, TransframerConfig] = {
         encoder_lr_scale=1.0,
     ),
 }
-
-
-def get_preset(name: str) -> TransframerConfig:
-    """The settings of a preset by name.
-
-    Raises:
-        UnknownNameError: lists the known presets and the nearest.
-    """
-    if name not in PRESETS:
-        raise unknown_name("preset", name, PRESETS)
-    return PRESETS[name]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from transframer.errors import CheckpointError, ConfigError
 from transframer.models.catalog import get_model
+from transframer.setting_checks import check_seed, check_size_px
 
 # What a resumed run may change: none of these alters the weights a given step arrives at, except that a new
 # end (minutes, steps) stretches the learning rate's decay, which is what asking for it means.
@@ -128,8 +129,8 @@ class TrainConfig:
         get_model(self.model).settings(self.preset, self.changes)
         check("minutes", self.minutes is None or self.minutes > 0, "more than 0 minutes")
         check("steps", self.steps is None or self.steps > 0, "at least 1 step")
-        check("seed", 0 <= self.seed < 2**63, "0 to 2^63 - 1")
-        check("size_px", self.size_px > 0 and self.size_px % 16 == 0, "a multiple of 16 pixels")
+        check_seed(self.seed)
+        check_size_px(self.size_px)
         for name in ("batch_size", "validations", "validation_episodes"):
             check(name, getattr(self, name) >= 1, "at least 1")
         for name in ("gradient_clip", "checkpoint_minutes", "log_every_s"):

@@ -6,7 +6,8 @@ Each line of metrics.jsonl is one JSON object with `kind`, `step`, `seconds` (tr
     kind "train"       progress (0 to 1), learning_rate, gradient_norm (before clipping), nats_per_event,
                        heads {head: nats per event}, tasks {task: {frames, nats_per_event, heads}},
                        frames_per_s, tokens_per_s, seconds_per_step, waiting_for_data (share of the time),
-                       skipped_steps, peak_memory_mib; means over the steps since the line before
+                       skipped_steps, peak_memory_mib, on a GPU peak_gpu_memory_mib; means over the steps
+                       since the line before
     kind "validation"  tasks {task: {bits_per_frame}}: exact, of held-out frames, by the averaged weights
 """
 
@@ -56,7 +57,7 @@ class Report:
         self._metrics: TextIO = (folder / METRICS).open("a", buffering=1)
         self._log: TextIO = (folder / LOG).open("a", buffering=1)
         if tensorboard:
-            self._board = _tensorboard(folder)
+            self._board = tensorboard_writer()(str(folder / "tensorboard"))
         console = Console()
         if console.is_terminal:
             self._bar = Progress(
@@ -152,7 +153,12 @@ def _forget_after(path: Path, step: int) -> None:
     os.replace(partial, path)
 
 
-def _tensorboard(folder: Path) -> Any:
+def tensorboard_writer() -> Any:
+    """TensorBoard's class that writes its files.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -161,4 +167,4 @@ def _tensorboard(folder: Path) -> Any:
             field="tensorboard",
             next_step="install it (pip install 'transframer[track]') or leave the option out",
         ) from error
-    return SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter

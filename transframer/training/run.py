@@ -38,7 +38,7 @@ from transframer.training.optimisation import (
     size_line,
 )
 from transframer.training.rendering import rendered, training_batches
-from transframer.training.report import Report
+from transframer.training.report import Report, tensorboard_writer
 from transframer.training.stopping import StopRequests
 from transframer.training.tally import Tally
 from transframer.training.validation import Validation
@@ -95,6 +95,8 @@ class Run:
             validation = Validation(
                 self.tasks, self.held_out, self.config.validation_episodes, self.config.pictures
             )
+            if self.config.tensorboard:
+                tensorboard_writer()  # said before there is a folder
             self.folder.mkdir(parents=True, exist_ok=True)
             checkpoint.save_config(self.folder, self.config)
         dataset = StepBatches(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from transframer.errors import ConfigError
+from transframer.errors import ConfigError, exit_code
 from transframer.training.checkpoint import load_run, save_config
 from transframer.training.spent import task_seconds, write_spent
 
@@ -64,4 +65,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

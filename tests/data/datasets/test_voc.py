@@ -220,6 +220,9 @@ def test_wrong_layouts_and_options_are_named(root):
     with pytest.raises(DataError, match="not a VOC folder"):
         VOC(root / "VOCdevkit" / "VOC2012" / "JPEGImages")
     base = root / "VOCdevkit" / "VOC2012"
+    (base / "ImageSets" / "Segmentation" / "val.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=r"Segmentation/val\.txt: cannot be read: 'utf-8'"):
+        VOC(root, "test")
     (base / "ImageSets" / "Segmentation" / "val.txt").unlink()
     with pytest.raises(DataError, match=r"Segmentation/val\.txt: no such list"):
         VOC(root, "test")
