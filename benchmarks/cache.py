@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from transframer.benchmarks.results import TaskResult
-from transframer.data.formats.atomic import whole_file
+from transframer.data.formats.atomic import write_text
 
 
 class ResultCache:
@@ -38,14 +38,3 @@ class ResultCache:
             DataError: the file cannot be written.
         """
         write_text(self.path(result.task, result.digest), json.dumps(result.to_json(), allow_nan=False))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a UTF-8 file whole or not at all, and its folder where that is missing.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

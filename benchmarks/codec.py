@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 import platform
 from collections import defaultdict
@@ -23,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from transframer.codec import round_trips, token_count
-from transframer.data.formats.atomic import whole_file
+from transframer.data.formats.atomic import write_json
 from transframer.data.world import World
 from transframer.errors import ConfigError, TransframerError
 from transframer.frames import CodecSettings, Episode, Frame
@@ -171,8 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             protocol = {"split": "validation", "torch": torch.__version__, "machine": platform.machine()}
             protocol |= {"samples": options.samples, "size_px": options.size_px, "seed": options.seed}
             record = {"protocol": protocol, "ceilings": [_record(result) for result in results]}
-            with whole_file(options.json) as temporary:
-                temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            write_json(options.json, record, indent=2)
     except TransframerError as error:
         parser.exit(2, f"{error}\n")
     Console().print(table(results, tasks))

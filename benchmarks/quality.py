@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from transframer.benchmarks.cache import ResultCache, write_text
+from transframer.benchmarks.cache import ResultCache
 from transframer.benchmarks.config import BenchmarkConfig
 from transframer.benchmarks.measure import measure
 from transframer.benchmarks.picture_grid import picture_grid
@@ -22,6 +22,7 @@ from transframer.benchmarks.sources import Source, material_for, source_for
 from transframer.benchmarks.specialists import specialist_of, specialist_seconds
 from transframer.benchmarks.tables import interval, markdown, metric_name, number, print_table
 from transframer.benchmarks.video_distance import VideoFeatures
+from transframer.data.formats.atomic import write_text
 from transframer.data.formats.images import save_png
 from transframer.errors import unknown_name
 from transframer.predictor import FramePredictor

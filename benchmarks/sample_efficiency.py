@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 
-from transframer.benchmarks.cache import write_text
 from transframer.benchmarks.config import BenchmarkConfig
 from transframer.benchmarks.drawn import draw_all
 from transframer.benchmarks.json_records import read, strict
@@ -32,6 +31,7 @@ from transframer.benchmarks.sample_efficiency_report import Comparison, Row, Tra
 from transframer.benchmarks.sources import material_for, source_for
 from transframer.benchmarks.statistics import paired_bootstrap, resample_indices, resamples_for
 from transframer.data.catalog import open_dataset
+from transframer.data.formats.atomic import write_text
 from transframer.data.subset import few_labels
 from transframer.errors import ConfigError, TransframerError
 from transframer.finetune import finetune, train_config

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transframer.benchmarks.cache import write_text
 from transframer.benchmarks.json_records import strict
 from transframer.benchmarks.numbers import interval, metric_name, number
 from transframer.benchmarks.sample_efficiency_config import SampleEfficiencyConfig
 from transframer.benchmarks.statistics import Estimate
-from transframer.data.formats.atomic import whole_file
+from transframer.data.formats.atomic import whole_file, write_text
 from transframer.task import Metric
 
 if TYPE_CHECKING:

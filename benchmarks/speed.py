@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from transframer.benchmarks import codec_speed, sampling_speed, speed_memory, speed_training, world
-from transframer.benchmarks.cache import write_text
 from transframer.benchmarks.machine import LARGE_BYTES, bandwidth, described, matrix_rate
 from transframer.benchmarks.peers import INSTALL, PEERS
 from transframer.benchmarks.speed_config import SpeedConfig
 from transframer.benchmarks.speed_report import markdown
 from transframer.benchmarks.timing import Clock, Row, Spread
+from transframer.data.formats.atomic import write_text
 from transframer.training.distributed import choose_device
 
 _CLIPS = 128

@@ -1,6 +1,5 @@
 """The class of an image: the target is a grey frame with one lit block, whose place is the class."""
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from transframer.data.formats.atomic import whole_file
+from transframer.data.formats.atomic import write_json
 from transframer.data.world import IMAGE_CLASSES
 from transframer.errors import ConfigError, DataError
 from transframer.frames import Annotation, CodecSettings, Episode, Frame
@@ -179,8 +178,7 @@ class ImageClassification(Task[Tensor, ClassificationScore]):
             {"class": name, "id": self.classes.index(name), "probability": round(probability, 6)}
             for name, probability in self._best(prediction, 5)
         ]
-        with whole_file(path) as temporary:
-            temporary.write_text(json.dumps(best, indent=2) + "\n", encoding="utf-8")
+        write_json(path, best, indent=2)
         return [path]
 
     def _best(self, prediction: Tensor, count: int) -> list[tuple[str, float]]:

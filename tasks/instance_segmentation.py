@@ -1,6 +1,5 @@
 """Objects and their pixels: the target is grey, with each object in a colour of its class."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from transframer.data.formats.atomic import whole_file
+from transframer.data.formats.atomic import write_json
 from transframer.data.world import OBJECT_CLASSES
 from transframer.errors import DataError
 from transframer.frames import Annotation, CodecSettings, Episode, Frame
@@ -114,7 +113,6 @@ class InstanceSegmentation(Task[Instances, InstanceScore]):
         objects' numbers, from 1 in the order of the JSON."""
         path, png = (stem.parent / (stem.name + suffix) for suffix in (".json", ".png"))
         found = resize_instances(prediction, size)
-        with whole_file(path) as temporary:
-            temporary.write_text(json.dumps(coco_results(found, self.classes)) + "\n", encoding="utf-8")
+        write_json(path, coco_results(found, self.classes), indent=None)
         save_numbers(png, found)
         return [path, png]

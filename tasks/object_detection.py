@@ -1,6 +1,5 @@
 """Objects and their boxes: the target is grey, with one patterned 8x8 block at each object's centre."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from transframer.codec import grid_from_image, grid_size, image_from_grid
-from transframer.data.formats.atomic import whole_file
+from transframer.data.formats.atomic import write_json
 from transframer.data.world import OBJECT_CLASSES
 from transframer.errors import DataError
 from transframer.frames import Annotation, CodecSettings, Episode, Frame
@@ -142,8 +141,7 @@ class ObjectDetection(Task[Detections, ImageMatches]):
                 boxes.tolist(), prediction.labels.tolist(), prediction.scores.tolist(), strict=True
             )
         ]
-        with whole_file(path) as temporary:
-            temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_json(path, results, indent=2)
         return [path]
 
 

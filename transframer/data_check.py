@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from transframer.data.catalog import open_dataset, task_for
 from transframer.data.dataset import SPLITS, Dataset
-from transframer.data.formats.atomic import whole_file
+from transframer.data.formats.atomic import write_json
 from transframer.data.inspection.advice import Advice, advice
 from transframer.data.inspection.files import Item, Track, copies
 from transframer.data.inspection.inspect import Inspection, inspected
@@ -146,8 +145,7 @@ def _save(
         "what_to_change": todo,
     }
     assert config.json is not None
-    with whole_file(config.json) as temporary:
-        temporary.write_text(json.dumps(_plain(record), indent=2) + "\n", encoding="utf-8")
+    write_json(Path(config.json), _plain(record), indent=2)
 
 
 def _plain(value: Any) -> Any:

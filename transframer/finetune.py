@@ -7,12 +7,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from transframer.benchmarks.cache import write_text
 from transframer.benchmarks.config import BenchmarkConfig
 from transframer.benchmarks.quality import benchmark_run, tasks_of_world
 from transframer.benchmarks.results import TaskResult
 from transframer.benchmarks.tables import interval, metric_name
 from transframer.data.catalog import open_dataset, task_for
+from transframer.data.formats.atomic import write_text
 from transframer.errors import unknown_name
 from transframer.finetune_config import FinetuneConfig
 from transframer.models.catalog import get_model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from transframer.answers import Answer, answer_samples
-from transframer.data.formats.atomic import whole_file
+from transframer.data.formats.atomic import whole_file, write_json
 from transframer.data.formats.images import resize_image, save_png
 from transframer.errors import ConfigError
 from transframer.predict_config import PredictConfig
@@ -170,8 +169,7 @@ def _write_progressive(task: Task, query: Query, answer: Answer) -> list[Path]:
     steps = progressive_steps(answer.draws.grid[0], task.format(query.sample))
     png, listing = query.file("_progressive.png"), query.file("_progressive.json")
     save_png(png, contact_sheet(steps, query.size))
-    with whole_file(listing) as temporary:
-        temporary.write_text(json.dumps([step.to_json() for step in steps], indent=1) + "\n")
+    write_json(listing, [step.to_json() for step in steps])
     return [png, listing]
 
 

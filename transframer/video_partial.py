@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from transframer.data.formats.atomic import whole_file
+from transframer.data.formats.atomic import whole_file, write_json
 from transframer.errors import ConfigError, DataError
 
 SETTINGS, STATE = "settings.json", "state.safetensors"
@@ -83,8 +83,7 @@ class PartialVideos:
         if not self.folder.exists():
             self.folder.mkdir(parents=True)
         if not (self.folder / SETTINGS).exists():
-            with whole_file(self.folder / SETTINGS) as temporary:
-                temporary.write_text(json.dumps(self.settings, indent=1) + "\n")
+            write_json(self.folder / SETTINGS, self.settings)
         for path, frame in zip(self.files, frames.cpu().contiguous(), strict=True):
             with path.open("ab") as file:
                 file.write(frame.numpy().tobytes())

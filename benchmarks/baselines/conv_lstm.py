@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from transframer.data.catalog import dataset_class, guess_format
-from transframer.data.formats.atomic import whole_file
+from transframer.data.formats.atomic import whole_file, write_json
 from transframer.data.source import DatasetSource
 from transframer.data.world import World
 from transframer.errors import exit_code
@@ -142,9 +142,7 @@ def train(options: argparse.Namespace) -> dict:
         "threads": options.threads,
         **measure(model.eval(), test, sequences, whole, options),
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    with whole_file(options.out / "conv_lstm.json") as temporary:
-        temporary.write_text(json.dumps(figures, indent=1) + "\n")
+    write_json(options.out / "conv_lstm.json", figures)
     with whole_file(options.out / "conv_lstm.pt") as temporary:
         torch.save(model.state_dict(), temporary)
     return figures

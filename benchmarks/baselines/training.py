@@ -20,9 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from transframer.benchmarks.baselines.catalog import make_specialist
 from transframer.benchmarks.baselines.specialist import Specialist
-from transframer.benchmarks.cache import write_text
 from transframer.benchmarks.protocol import device_name, fingerprint, weights_hash
-from transframer.data.formats.atomic import whole_file
+from transframer.data.formats.atomic import whole_file, write_json
 from transframer.seeds import seed_for
 from transframer.task import Task
 from transframer.training.rendering import DeviceWorld
@@ -159,7 +158,7 @@ def _train(
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / "model.safetensors") as temporary:
         save_file({name: x.contiguous() for name, x in network.state_dict().items()}, temporary)
-    write_text(folder / "facts.json", json.dumps(facts, indent=1) + "\n")
+    write_json(folder / "facts.json", facts)
     (folder / "state.pt").unlink(missing_ok=True)
     return facts
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from transframer.data.formats.atomic import whole_file
+from transframer.data.formats.atomic import write_json
 from transframer.errors import DataError
 from transframer.frames import Camera
 
@@ -67,8 +67,7 @@ def write_cameras(path: str | os.PathLike[str], cameras: Mapping[str, Camera], q
         DataError: the file cannot be written.
     """
     content = {"images": {name: _entry(camera) for name, camera in cameras.items()}, "query": _entry(query)}
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(Path(path), content)
 
 
 def _entry(camera: Camera) -> dict[str, list]:

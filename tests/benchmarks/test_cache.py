@@ -4,10 +4,9 @@ import math
 
 import pytest
 
-from transframer.benchmarks.cache import ResultCache, write_text
+from transframer.benchmarks.cache import ResultCache
 from transframer.benchmarks.results import TaskResult
 from transframer.benchmarks.statistics import Estimate
-from transframer.errors import DataError
 
 
 @pytest.fixture
@@ -44,17 +43,3 @@ def test_entry_renamed_to_another_digest_is_not_believed(result, tmp_path):
     cache.store(result)
     cache.path(result.task, result.digest).rename(cache.path(result.task, "f" * 16))
     assert cache.load(result.task, "f" * 16) is None
-
-
-def test_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-    path = tmp_path / "results.json"
-    write_text(path, "old")
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.replace", full)
-    with pytest.raises(DataError, match="No space left"):
-        write_text(path, "new")
-    assert path.read_text() == "old"
-    assert [file.name for file in tmp_path.iterdir()] == ["results.json"]

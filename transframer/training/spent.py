@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from transframer.data.formats.atomic import whole_file
+from transframer.data.formats.atomic import write_json
 from transframer.errors import CheckpointError, ConfigError
 from transframer.training.checkpoint import MODEL, stored_config
 from transframer.training.config import TrainConfig
@@ -39,8 +39,7 @@ def task_seconds(run: Path | str) -> dict[str, float]:
 def write_spent(folder: Path, seconds: dict[str, float]) -> None:
     """Writes what `task_seconds` reads from a folder of weights."""
     record = {"task_seconds": seconds, "minutes": sum(seconds.values()) / 60}
-    with whole_file(folder / SPENT) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / SPENT, record)
 
 
 def _task_seconds(folder: Path, followed: frozenset[Path]) -> dict[str, float]:
