@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from transframer.data.dataset import part_of_training
+from transframer.data.datasets.boxes import clipped
 from transframer.data.datasets.coco_json import (
     MALFORMED,
     PARTS,
@@ -179,9 +180,7 @@ class _ObjectTable:
         """x0 y0 x1 y1 in pixels, clipped to the image, and classes; without boxes that this leaves empty."""
         objects = self._objects_of(place)
         boxes = torch.from_numpy(self._boxes[objects]).float()
-        boxes = boxes.clamp(min=0).minimum(torch.tensor([width, height, width, height]).float())
-        keep = (boxes[:, 2:] > boxes[:, :2]).all(1)
-        return boxes[keep], torch.from_numpy(self._labels[objects])[keep]
+        return clipped(boxes, torch.from_numpy(self._labels[objects]), (height, width))
 
     def instances(self, place: int, height: int, width: int) -> tuple[Int[Tensor, "h w"], Int[Tensor, " k"]]:
         """The number of the object at each pixel, and the objects' classes."""

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from transframer.data.datasets.boxes import clipped, corners_from_xywh
 from transframer.data.datasets.coco_json import categories, read_json
 from transframer.data.datasets.label_maps import check_size, read_numbers
 from transframer.data.datasets.own_folders import natural_key
@@ -315,13 +316,10 @@ def _unit(normals: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
 
 def _boxes(entry: tuple[list[list[float]], list[int]], image: Path, file: Path) -> dict[str, Any]:
     boxes, labels = entry
-    height, width = image_size(image)
     if any(len(box) != 4 for box in boxes):
         raise DataError(
             f"a box of {image.name} that has not four numbers", file=file, expected="x, y, width, height"
         )
-    corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-    corners = torch.cat([corners[:, :2], corners[:, :2] + corners[:, 2:]], dim=1)
-    corners = corners.clamp(min=0).minimum(torch.tensor([width, height] * 2))
-    inside = (corners[:, 2:] > corners[:, :2]).all(dim=1)
-    return {"boxes": corners[inside], "box_labels": torch.tensor(labels, dtype=torch.int64)[inside]}
+    corners = corners_from_xywh(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    inside, classes = clipped(corners, torch.tensor(labels, dtype=torch.int64), image_size(image))
+    return {"boxes": inside, "box_labels": classes}

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from transframer.data.datasets.boxes import clipped, corners_from_xywh
 from transframer.data.formats.images import opened_image
 from transframer.errors import ConfigError, DataError, unknown_name
 
@@ -257,7 +258,5 @@ def read_boxes(
             f"{len(corners)} boxes with {len(ids)} classes", file=cell, expected="finite, one each"
         )
     if box_format == "xywh":
-        corners = torch.cat([corners[:, :2], corners[:, :2] + corners[:, 2:]], dim=1)
-    corners = corners.clamp(min=0).minimum(torch.tensor([size[1], size[0]] * 2))
-    inside = (corners[:, 2:] > corners[:, :2]).all(dim=1)
-    return corners[inside], ids[inside]
+        corners = corners_from_xywh(corners)
+    return clipped(corners, ids, size)

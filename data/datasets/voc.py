@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from transframer.data.dataset import part_of_training
+from transframer.data.datasets.boxes import clipped
 from transframer.data.datasets.label_maps import classes_of, consecutive, read_numbers
 from transframer.data.datasets.stills import StillDataset
 from transframer.data.formats.images import image_size, load_image
@@ -239,8 +240,5 @@ def _read_boxes(
             expected=f"one of {', '.join(names)}",
             next_step="name the classes of a data set that is not VOC's by class_names",
         )
-    height, width = size
-    corners_px = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4).clamp(min=0)
-    corners_px = corners_px.minimum(torch.tensor([width, height, width, height], dtype=torch.float32))
-    keep = (corners_px[:, 2:] > corners_px[:, :2]).all(1)
-    return corners_px[keep], torch.tensor([names.index(label) for label in labels], dtype=torch.int64)[keep]
+    corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    return clipped(corners, torch.tensor([names.index(label) for label in labels], dtype=torch.int64), size)
