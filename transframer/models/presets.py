@@ -38,8 +38,6 @@ class TransframerConfig:
         sketch_weight: weight of the sketch's error in the training loss.
         encoder_lr_scale: learning rate of the U-Net and the sketch relative to that of the decoders, which
             a few hundred steps have to wake.
-        motion_found: the stem finds displacements between two frames, beside their costs; False is what the
-            generalist that comes with the package has, and what models before had.
     """
 
     tasks: tuple[str, ...] = ()
@@ -65,7 +63,6 @@ class TransframerConfig:
     sketch: bool = True
     sketch_weight: float = 4.0
     encoder_lr_scale: float = 0.25
-    motion_found: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.chunk_overlap < self.chunk_events:

@@ -32,17 +32,16 @@ class PixelStem(nn.Module):
         widths: channels at half and at a quarter of the resolution.
         width: channels of the cells, and of the annotations.
         finer: give the target slots' finer features as well.
-        finds_motion: see `MotionCosts`.
     """
 
-    def __init__(self, widths: Sequence[int], width: int, finer: bool, finds_motion: bool = True) -> None:
+    def __init__(self, widths: Sequence[int], width: int, finer: bool) -> None:
         super().__init__()
         half, quarter = widths
         self.to_half = nn.Conv2d(3, half, 4, 2, 1)
         self.to_quarter = norm_free_conv(half, quarter, 3, 2, padding=1)
         self.weigh_half = nn.Linear(width, 2 * half) if finer else None
         self.weigh = nn.Linear(width, 2 * quarter)
-        self.motion = MotionCosts(quarter, finds_motion)
+        self.motion = MotionCosts(quarter)
         self.fused = nn.Sequential(
             norm_free_conv(quarter, quarter, 3), nn.SiLU(), norm_free_conv(quarter, quarter, 3), nn.SiLU()
         )
@@ -88,7 +87,6 @@ class MotionCosts(nn.Module):
 
     Args:
         width: channels of x.
-        finds: give these displacements; False is how the model that comes with the package was trained.
         features: channels that are compared.
     """
 
@@ -96,18 +94,13 @@ class MotionCosts(nn.Module):
     reach = 4  # cells that the search looks to each side
     windows = (1, 3, 5, 9)  # sides of the squares of cells that have to match
 
-    def __init__(self, width: int, finds: bool = True, features: int = 32) -> None:
+    def __init__(self, width: int, features: int = 32) -> None:
         super().__init__()
         self.features = nn.Conv2d(width, features, 1)
+        # Neither convolution begins as nothing: what reads them does, and would leave no gradient.
         self.out = nn.Conv2d((2 * self.reach + 1) ** 2, width, 1)
-        self.found = None
-        if finds:  # neither convolution begins as nothing: what reads them does, and would leave no gradient
-            self.found = nn.Conv2d(3 * len(self.windows), width, 1, bias=False)
-            sharpness = torch.full((len(self.windows),), math.log(_SOFTMAX_SHARPNESS))
-            self.log_sharpness = nn.Parameter(sharpness)
-        else:
-            for parameter in self.out.parameters():
-                nn.init.zeros_(parameter)
+        self.found = nn.Conv2d(3 * len(self.windows), width, 1, bias=False)
+        self.log_sharpness = nn.Parameter(torch.full((len(self.windows),), math.log(_SOFTMAX_SHARPNESS)))
 
     def forward(self, x: Float[Tensor, "f c h w"], pairs: TimedPairs) -> Float[Tensor, "n c h w"]:
         """Features of the motion between the frames of each pair, at the place of x."""
@@ -118,17 +111,13 @@ class MotionCosts(nn.Module):
         seen_as, x = x.dtype, self.features(x).to(dtype)
         if cell > 1:
             x = F.interpolate(x, (rows, columns), mode="area")
-        if self.found is not None:
-            x = F.instance_norm(x)  # what is everywhere tells no places apart
-        x = F.normalize(x, dim=1)
+        x = F.normalize(F.instance_norm(x), dim=1)  # what is everywhere tells no places apart
         line = torch.arange(-self.reach, self.reach + 1, device=x.device, dtype=dtype)
         seen = displaced(x[pairs.early], x[pairs.late], pairs.early_at, pairs.late_at, line)
         alike = torch.cat([(one * other).sum(2) for one, other in seen], 1)
-        motion = self.out((alike * _SHARPNESS).to(seen_as))
-        if self.found is not None:
-            found = []
-            for window, sharpness in zip(self.windows, self.log_sharpness.exp(), strict=True):
-                mean = averaged(alike, window)
-                found += [mean_displacement(mean * sharpness, line), mean.amax(1, keepdim=True)]
-            motion = motion + self.found(torch.cat(found, 1).to(seen_as))
+        found = []
+        for window, sharpness in zip(self.windows, self.log_sharpness.exp(), strict=True):
+            mean = averaged(alike, window)
+            found += [mean_displacement(mean * sharpness, line), mean.amax(1, keepdim=True)]
+        motion = self.out((alike * _SHARPNESS).to(seen_as)) + self.found(torch.cat(found, 1).to(seen_as))
         return motion if cell == 1 else F.interpolate(motion, size, mode="bilinear", align_corners=False)

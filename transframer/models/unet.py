@@ -72,7 +72,7 @@ class MultiFrameUNet(nn.Module):
         self.target_dct = nn.Conv2d((2 + N_HINTS * config.draft) * N_CHANNELS, width, 1)
         self.stem = None
         if config.pixel_stem:
-            self.stem = PixelStem(config.pixel_stem, width, config.sketches, config.motion_found)
+            self.stem = PixelStem(config.pixel_stem, width, config.sketches)
         # Typical amplitude of a coefficient of natural images falls with its frequency.
         self.register_buffer("dct_scale", _dct_scale()[:, None, None], persistent=False)
         self.down = nn.ModuleList(
