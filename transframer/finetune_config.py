@@ -62,7 +62,7 @@ class FinetuneConfig:
     size_px: int | None = None
     batch_size: int = 16
     learning_rate: float | None = None
-    patience: int = 3
+    patience: int = 5
     validations: int = 10
     validation_samples: int = 64
     max_bad_share: float = 0.001
