@@ -75,6 +75,10 @@ def exit_code(run: Callable[[], object]) -> int:
 _LEAST_LIKENESS = 0.35  # of a name that is worth a guess
 
 
+def _ratio(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
+
+
 def unknown_name(
     what: str, name: str, known: Iterable[str], *, next_step: str | None = None
 ) -> UnknownNameError:
@@ -85,13 +89,13 @@ def unknown_name(
     expected one of depth_estimation, view_synthesis
     """
 
-    def likeness(other: str) -> float:
-        ratios = (difflib.SequenceMatcher(None, name, part).ratio() for part in (other, *other.split("_")))
-        return max(ratios)
+    def likeness(other: str) -> tuple[float, float]:
+        whole, *words = (_ratio(name, part) for part in (other, *other.split("_")))
+        return max(whole, *words), whole
 
     names = sorted(known)
     near = max(names, key=likeness, default="")
-    hint = f", did you mean {near!r}?" if near and likeness(near) >= _LEAST_LIKENESS else ""
+    hint = f", did you mean {near!r}?" if near and likeness(near)[0] >= _LEAST_LIKENESS else ""
     return UnknownNameError(
         f"unknown {what} {name!r}{hint}",
         expected=f"one of {', '.join(names)}" if names else None,
