@@ -117,7 +117,7 @@ def benchmark_tasks(
             material = replace(material, videos=true_videos(task, source, config, config.rollout_videos))
         rival = None
         if task.name in training_s:
-            size_px = source.description(task)["size_px"]
+            size_px = material.description["size_px"]
             rival = specialist_of(task, training_s[task.name], config, size_px, device)
         facts = features.facts if features else None, rival.facts if rival else None
         protocol = stamp(material, predictor, weights, config, device, *facts)

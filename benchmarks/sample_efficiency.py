@@ -33,7 +33,7 @@ from transframer.benchmarks.statistics import paired_bootstrap, resample_indices
 from transframer.data.catalog import open_dataset
 from transframer.data.formats.atomic import write_text
 from transframer.data.subset import few_labels
-from transframer.errors import ConfigError, TransframerError
+from transframer.errors import ConfigError, exit_code
 from transframer.finetune import finetune, train_config
 from transframer.models.catalog import get_model, model_of
 from transframer.options import parse
@@ -206,7 +206,8 @@ def _measured(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the comparison; returns the exit code."""
-    try:
+
+    def run() -> None:
         config = parse(
             SampleEfficiencyConfig,
             sys.argv[1:] if argv is None else argv,
@@ -214,10 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             description="How many labels fine-tuning saves, beside training from scratch.",
         )
         sample_efficiency(config)
-    except TransframerError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_code(run)
 
 
 if __name__ == "__main__":

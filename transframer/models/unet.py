@@ -70,9 +70,7 @@ class MultiFrameUNet(nn.Module):
         self.progress = nn.Embedding(N_CHANNELS + 1, width)
         self.context_dct = nn.Conv2d(N_CHANNELS, width, 1)
         self.target_dct = nn.Conv2d((2 + N_HINTS * config.draft) * N_CHANNELS, width, 1)
-        self.stem = None
-        if config.pixel_stem:
-            self.stem = PixelStem(config.pixel_stem, width, config.sketches)
+        self.stem = PixelStem(config.pixel_stem, width, config.sketches) if config.pixel_stem else None
         # Typical amplitude of a coefficient of natural images falls with its frequency.
         self.register_buffer("dct_scale", _dct_scale()[:, None, None], persistent=False)
         self.down = nn.ModuleList(
