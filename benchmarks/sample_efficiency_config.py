@@ -31,6 +31,11 @@ class SampleEfficiencyConfig:
         data_options: further settings of the format, such as the columns of a table.
         task_settings: fields of the task that differ from the registered ones; class names come from the
             data.
+        crop: the least share of each side that a random window of a training sample keeps, 1 for whole
+            samples; that of `transframer finetune` if not given.
+        flip: half of the training samples are mirrored left to right.
+        color: brightness, contrast and saturation of training samples are each multiplied by 1 - color to
+            1 + color, at random.
         minutes: train each model for this long.
         size_px: height and width of the frames, a multiple of 16; that of the model if not given.
         batch_size: samples per step.
@@ -48,6 +53,9 @@ class SampleEfficiencyConfig:
     data_format: str | None = None
     data_options: dict[str, Any] = field(default_factory=dict)
     task_settings: dict[str, Any] = field(default_factory=dict)
+    crop: float | None = None
+    flip: bool = False
+    color: float = 0.0
     minutes: float = 2.0
     size_px: int | None = None
     batch_size: int = 16
@@ -93,6 +101,9 @@ class SampleEfficiencyConfig:
             out=out,
             task_settings=self.task_settings,
             old_task_samples=0,
+            crop=self.crop,
+            flip=self.flip,
+            color=self.color,
             minutes=self.minutes,
             size_px=self.size_px,
             batch_size=self.batch_size,

@@ -11,9 +11,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from transframer.data.augmentation import Augmentation
 from transframer.data.dataset import Dataset
 from transframer.data.formats.images import resize_image, resize_nearest
 from transframer.errors import ConfigError, DataError, TransframerError
+from transframer.seeds import seed_for
 from transframer.task import Clip
 
 # Several replacements of one sample that are all bad are no accident.
@@ -58,6 +60,8 @@ class DatasetSource:
         replace_bad: a record that cannot be read is replaced by another, which its index decides, and noted
             in `bad`; otherwise it is an error.
         check: raises a TransframerError for a sample that can be read but is of no use; it counts as bad.
+        augmentation: what is changed each time that a record comes again, as the seed and the index decide;
+            the first time it is new as it is.
         bad: the records replaced since the list was last emptied.
     """
 
@@ -67,6 +71,7 @@ class DatasetSource:
     shuffled: bool = True
     replace_bad: bool = False
     check: Callable[[dict[str, Any]], object] | None = None
+    augmentation: Augmentation = field(default_factory=Augmentation)
     bad: list[BadSample] = field(default_factory=list)
     _order: tuple[int, Int[Tensor, " n"]] = (-1, torch.zeros(0, dtype=torch.int64))
 
@@ -114,7 +119,10 @@ class DatasetSource:
         failed: list[tuple[int, TransframerError]] = []
         for _ in range(min(_ATTEMPTS, n)):
             try:
-                sample = resized(read_record(self.dataset, number, keys), self.size_px)
+                record = read_record(self.dataset, number, keys)
+                if index >= n:  # it was there before
+                    record = self.augmentation(record, seed_for(self.seed, "augmentation", index))
+                sample = resized(record, self.size_px)
                 if self.check:
                     self.check(sample)
             except ConfigError:  # a missing library or a wrong setting: no record will do

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import signal
-from typing import ClassVar
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from transframer.models.presets import LEARNING_RATES, PRESETS
 from transframer.models.transframer import Transframer
 from transframer.predict import predict_files
 from transframer.predict_config import PredictConfig
+from transframer.registry import get_task
 from transframer.training.checkpoint import load_config, load_run
 from transframer.training.config import TrainConfig
 from transframer.training.loop import train
@@ -317,6 +318,18 @@ class TestSettings:
         named = {"classes": [f"number {name}" for name in classes]}
         assert self.plan(stored=same, task_settings=named).learning_rate == LEARNING_RATES["tiny"]
 
+    def test_samples_are_cropped_where_it_is_known_how(self, monkeypatch):
+        assert (self.plan().crop, self.plan(crop=1.0).crop) == (0.8, 1.0)
+        changes = self.plan(flip=True, color=0.3)
+        assert (changes.flip, changes.color) == (True, 0.3)
+
+        class Keypoints(TypedDict):
+            images: Any
+            keypoints: NotRequired[Any]
+
+        monkeypatch.setattr(type(get_task(TASK)), "sample_type", Keypoints)
+        assert self.plan(steps=1, learning_rate=0.1).crop == 1
+
     def test_settings_of_the_task_stay_but_not_its_classes(self):
         stored = TrainConfig(task_settings={TASK: {"classes": ["a"], "quality": 20}, OLD: {"quality": 30}})
         assert self.plan(stored=stored).task_settings == {TASK: {"quality": 20}, OLD: {"quality": 30}}
@@ -325,7 +338,13 @@ class TestSettings:
 
     def test_out_of_range(self):
         wrong = (("old_tasks", 1.0), ("old_tasks", -0.1), ("old_task_samples", -1))
-        for name, value in (*wrong, ("validation_samples", 0), ("batch_size", 0)):
+        for name, value in (
+            *wrong,
+            ("validation_samples", 0),
+            ("batch_size", 0),
+            ("crop", 0.0),
+            ("color", 2.0),
+        ):
             with pytest.raises(ConfigError, match=f"^{name}: "):
                 FinetuneConfig(TASK, "x", "run", **{name: value})
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from transframer.errors import ConfigError
-from transframer.setting_checks import check_seed, check_size_px
+from transframer.setting_checks import check_augmentation, check_seed, check_size_px
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,10 @@ class ShowConfig(DataConfig):
         task_settings: fields of the task that differ from the registered ones; class names come from the
             data.
         samples: how many records, each a row of the sheet.
+        crop: show each record cut to a random window that keeps at least this share of each side, as training
+            meets it; 1 for whole ones.
+        flip: show half of the records mirrored left to right.
+        color: brightness, contrast and saturation are each multiplied by 1 - color to 1 + color, at random.
         size_px: height and width of the frames, a multiple of 16.
         seed: of the choice of the records.
     """
@@ -78,8 +82,12 @@ class ShowConfig(DataConfig):
     out: str
     split: Literal["train", "validation", "test"] = "train"
     samples: int = 8
+    crop: float = 1.0
+    flip: bool = False
+    color: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_augmentation(self.crop, self.color)
         if self.samples < 1:
             raise ConfigError(str(self.samples), field="samples", expected="at least 1")

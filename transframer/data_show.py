@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from transframer.codec import round_trip, token_count
+from transframer.data.augmentation import Augmentation
 from transframer.data.catalog import open_dataset
 from transframer.data.dataset import Dataset
 from transframer.data.formats.images import resize_image, save_png
@@ -23,6 +24,7 @@ from transframer.data.source import checked_keys, read_record, resized
 from transframer.data_check import with_classes
 from transframer.data_config import ShowConfig
 from transframer.errors import DataError, TransframerError
+from transframer.seeds import seed_for
 from transframer.task import Task
 from transframer.task_settings import configured_task
 from transframer.tasks.drawing import enlarged
@@ -66,7 +68,8 @@ def show(config: ShowConfig) -> Path:
     dataset = open_dataset(config.data, config.split, task, format=config.format, options=config.data_options)
     task = with_classes(task, dataset, config)
     rows = []
-    for row in _rows(dataset, task, config.size_px, config.seed):
+    augmentation = Augmentation(config.crop, config.flip, config.color)
+    for row in _rows(dataset, task, augmentation, config.size_px, config.seed):
         rows.append(row)
         if len(rows) == config.samples:
             break
@@ -76,7 +79,7 @@ def show(config: ShowConfig) -> Path:
     return out
 
 
-def _rows(dataset: Dataset, task: Task, size_px: int, seed: int) -> Iterator[Row]:
+def _rows(dataset: Dataset, task: Task, augmentation: Augmentation, size_px: int, seed: int) -> Iterator[Row]:
     keys = checked_keys(dataset, task.sample_type)
     count = len(dataset)
     generator = torch.Generator().manual_seed(seed)
@@ -84,7 +87,8 @@ def _rows(dataset: Dataset, task: Task, size_px: int, seed: int) -> Iterator[Row
     failed = shown = 0
     for index in order:
         try:
-            row = row_of(dataset, index, task, keys, size_px)
+            record = augmentation(read_record(dataset, index, keys), seed_for(seed, "augmentation", index))
+            row = row_of(resized(record, size_px), dataset, index, task)
         except TransframerError as error:
             failed += 1
             if failed == _FAILURES_IN_A_ROW or (not shown and failed == count):
@@ -97,13 +101,12 @@ def _rows(dataset: Dataset, task: Task, size_px: int, seed: int) -> Iterator[Row
         raise DataError("no record can be shown", file=dataset.root)
 
 
-def row_of(dataset: Dataset, index: int, task: Task, keys: frozenset[str], size_px: int) -> Row:
+def row_of(sample: dict[str, Any], dataset: Dataset, index: int, task: Task) -> Row:
     """A record as a row.
 
     Raises:
-        DataError: it cannot be read, has no label, or one that the task does not take.
+        DataError: it has no label, or one that the task does not take.
     """
-    sample = resized(read_record(dataset, index, keys), size_px)
     episode = task.format(sample)
     if episode.target is None:
         raise DataError("the record has no label", file=", ".join(map(str, dataset.files(index))))

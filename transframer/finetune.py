@@ -11,6 +11,7 @@ from transframer.benchmarks.config import BenchmarkConfig
 from transframer.benchmarks.quality import benchmark_run, tasks_of_world
 from transframer.benchmarks.results import TaskResult
 from transframer.benchmarks.tables import interval, metric_name
+from transframer.data.augmentation import augmentable
 from transframer.data.catalog import open_dataset, task_for
 from transframer.data.formats.atomic import write_text
 from transframer.errors import unknown_name
@@ -25,6 +26,7 @@ from transframer.training.loop import train
 from transframer.training.material import other_classes
 
 EPOCHS, LEAST_SAMPLES, MOST_SAMPLES = 10, 4_000, 200_000
+CROP = 0.8  # docs/log.md has the measurements
 OLD_TASKS = "old_tasks"
 
 
@@ -107,6 +109,9 @@ def train_config(config: FinetuneConfig, stored: TrainConfig, old: Sequence[str]
         data_options=config.data_options,
         data_tasks=[config.task],
         task_settings=task_settings,
+        crop=_crop(config),
+        flip=config.flip,
+        color=config.color,
         max_bad_share=config.max_bad_share,
         lora_rank=config.lora_rank,
         patience=config.patience,
@@ -131,6 +136,12 @@ def _model_settings(task: str) -> dict[str, float]:
     """
     read_off_sketch = get_task(task).estimate == "mean"
     return {"encoder_lr_scale": 1.0} | ({} if read_off_sketch else {"sketch_weight": 0.5})
+
+
+def _crop(config: FinetuneConfig) -> float:
+    if config.crop is None:
+        return CROP if augmentable(get_task(config.task).sample_type) else 1.0
+    return config.crop
 
 
 def _steps(samples: int, share: float, batch_size: int) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from transframer.errors import ConfigError
+from transframer.setting_checks import check_augmentation
 from transframer.weights import GENERALIST
 
 
@@ -40,6 +41,12 @@ class FinetuneConfig:
             always trains to the end.
         validations: how many times to validate, evenly over the run.
         validation_samples: held-out samples for a validation, of the data and of each old task.
+        crop: a sample of the data that comes again is cut to a random window, another each time, that keeps
+            at least this share of each side, with all its labels; 1 for none. If not given, .8
+            (1 for a task whose samples hold fields of its own).
+        flip: half of the samples that come again are mirrored left to right, with all their labels.
+        color: brightness, contrast and saturation of samples that come again are each multiplied by 1 - color
+            to 1 + color, at random; 0 for none.
         max_bad_share: stop where more than this share of the data set cannot be read.
         seed: fixes the order of the data and all that is drawn.
         workers: processes that read data.
@@ -65,6 +72,9 @@ class FinetuneConfig:
     patience: int = 5
     validations: int = 10
     validation_samples: int = 64
+    crop: float | None = None
+    flip: bool = False
+    color: float = 0.0
     max_bad_share: float = 0.001
     seed: int = 0
     workers: int = 1
@@ -77,6 +87,7 @@ class FinetuneConfig:
         for name in ("batch_size", "validation_samples"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{getattr(self, name)}", field=name, expected="at least 1")
+        check_augmentation(1.0 if self.crop is None else self.crop, self.color)
         if self.old_task_samples < 0:
             raise ConfigError(f"{self.old_task_samples}", field="old_task_samples", expected="0 or more")
 

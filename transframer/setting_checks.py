@@ -15,6 +15,18 @@ def check_seed(seed: int) -> None:
         raise ConfigError(str(seed), field="seed", expected="0 to 2^63 - 1")
 
 
+def check_augmentation(crop: float, color: float) -> None:
+    """Refuses what an `Augmentation` cannot do.
+
+    Raises:
+        ConfigError: crop is not above 0 and at most 1; color is not 0 to 1.
+    """
+    if not 0 < crop <= 1:
+        raise ConfigError(str(crop), field="crop", expected="more than 0, at most 1")
+    if not 0 <= color <= 1:
+        raise ConfigError(str(color), field="color", expected="0 to 1")
+
+
 def check_size_px(size_px: int | None) -> None:
     """Refuses a size of frames that the model cannot have; None is left for others to decide.
 

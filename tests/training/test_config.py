@@ -26,6 +26,7 @@ def test_every_field_is_explained():
         {"learning_rate": 0.0}, {"warmup_steps": -1}, {"weight_decay": -0.1}, {"gradient_clip": 0.0},
         {"keep": 1}, {"workers": -1}, {"validations": 0}, {"pictures": 5},
         {"seed": 2**63}, {"weights": {"a": 0.0}}, {"tasks": ["a", "a"]}, {"render": "device", "data": "x"},
+        {"crop": 0.0}, {"color": 1.1},
     ],
 )  # fmt: skip
 def test_a_setting_out_of_range_is_named(setting):
@@ -69,3 +70,10 @@ def test_a_resumed_run_takes_the_stored_settings_and_the_changes_it_may():
     assert resumed.folder == Path("moved")
     with pytest.raises(ConfigError, match="learning_rate"):
         TrainConfig(resume=Path("x"), learning_rate=0.2).over(stored)
+
+
+@pytest.mark.parametrize("setting", [{"crop": 0.8}, {"flip": True}, {"color": 0.1}])
+def test_the_world_is_new_each_time_and_not_changed(setting):
+    with pytest.raises(ConfigError, match="crop, flip, color: "):
+        TrainConfig(**setting)
+    TrainConfig(data="folder", **setting)

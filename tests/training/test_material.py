@@ -7,6 +7,7 @@ import pytest
 import torch
 from small_runs import CLASSES, TASK, pictures, settings, shrink, truncate, weights
 
+from transframer.data.augmentation import Augmentation
 from transframer.data.datasets.image_folder import ImageFolder
 from transframer.data.source import DatasetSource
 from transframer.data.world import World
@@ -56,6 +57,11 @@ class TestMaterial:
         source, task = Material.of(settings(tmp_path, folder)).sources[TASK], get_task(TASK)
         for sample in source.samples(range(len(source)), task.sample_type, task.clip):
             assert sample["label"] == int(sample["images"].float().mean() // 60)
+
+    def test_only_what_is_trained_on_is_augmented(self, folder, tmp_path):
+        material = Material.of(settings(tmp_path / "run", folder, crop=0.6, flip=True, color=0.2))
+        assert material.sources[TASK].augmentation == Augmentation(0.6, True, 0.2)
+        assert material.held_out[TASK].augmentation == Augmentation()
 
     def test_other_tasks_learn_from_the_world(self, folder, tmp_path):
         config = settings(tmp_path, folder, tasks=[TASK, "depth_estimation"], data_tasks=[TASK], seed=3)

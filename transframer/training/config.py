@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from transframer.errors import CheckpointError, ConfigError
 from transframer.models.catalog import get_model
-from transframer.setting_checks import check_seed, check_size_px
+from transframer.setting_checks import check_augmentation, check_seed, check_size_px
 
 # What a resumed run may change: none of these alters the weights a given step arrives at, except that a new
 # end (minutes, steps) stretches the learning rate's decay, which is what asking for it means.
@@ -44,6 +44,11 @@ class TrainConfig:
         data_tasks: the tasks that learn from the data; empty for all.
         task_settings: by task, the fields that differ from the registered ones. Class names come from the
             data where these know them.
+        crop: a sample of the data that comes again is cut to a random window, another each time, that keeps
+            at least this share of each side, with all its labels; 1 for none.
+        flip: half of the samples that come again are mirrored left to right, with all their labels.
+        color: brightness, contrast and saturation of samples that come again are each multiplied by 1 - color
+            to 1 + color, at random; 0 for none.
         max_bad_share: a sample that cannot be read is replaced by another and listed in bad_samples.jsonl;
             the run stops where more than this share of the data set is bad.
         lora_rank: learn low-rank changes of the weights instead of the weights (LoRA, arXiv 2106.09685, by
@@ -94,6 +99,9 @@ class TrainConfig:
     data_options: dict[str, Any] = field(default_factory=dict)
     data_tasks: list[str] = field(default_factory=list)
     task_settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    crop: float = 1.0
+    flip: bool = False
+    color: float = 0.0
     max_bad_share: float = 0.001
     lora_rank: int = 0
     patience: int = 0
@@ -141,6 +149,9 @@ class TrainConfig:
         check("pictures", self.pictures <= self.validation_episodes, "at most validation_episodes")
         check("ema_decay", 0 <= self.ema_decay < 1, "0 to less than 1")
         check("keep", self.keep >= 2, "at least 2, so that a damaged checkpoint has a predecessor")
+        check_augmentation(self.crop, self.color)
+        if self.data is None and (self.crop < 1 or self.flip or self.color > 0):
+            raise ConfigError("without data", field="crop, flip, color", expected="--data beside them")
         check("max_bad_share", 0 <= self.max_bad_share <= 1, "0 to 1")
         check("data_tasks", not self.data_tasks or self.data is not None, "--data beside it")
         among = not self.tasks or set(self.data_tasks) <= set(self.tasks)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
+from transframer.data.augmentation import Augmentation
 from transframer.data.catalog import open_dataset, task_for
 from transframer.data.source import DatasetSource, checked_keys
 from transframer.data.world import World
@@ -107,7 +108,14 @@ def _of_data(task: Task, config: TrainConfig) -> tuple[Task, SampleSource, Sampl
         )
     checked_keys(train, task.sample_type)
     check = partial(_require_target, task)
-    source = DatasetSource(train, config.size_px, config.seed, replace_bad=True, check=check)
+    source = DatasetSource(
+        train,
+        config.size_px,
+        config.seed,
+        replace_bad=True,
+        check=check,
+        augmentation=Augmentation(config.crop, config.flip, config.color),
+    )
     return task, source, DatasetSource(validation, config.size_px, check=check)
 
 
