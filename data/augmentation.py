@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from transframer.errors import ConfigError
+from transframer.errors import ConfigError, DataError
 from transframer.frames import Camera
 from transframer.setting_checks import check_augmentation
 
@@ -39,21 +39,30 @@ class Augmentation:
     def __post_init__(self) -> None:
         check_augmentation(self.crop, self.color)
 
+    def check(self, sample_type: type) -> None:
+        """Refuses samples with fields of which nobody can say what becomes of them.
+
+        Raises:
+            ConfigError: something is to be changed, and they hold such fields.
+        """
+        if self != Augmentation() and not augmentable(sample_type):
+            raise ConfigError(
+                f"samples with {', '.join(sorted(set(sample_type.__annotations__) - _KNOWN))}",
+                field="crop, flip, color",
+                expected=f"fields that augmentation knows: {', '.join(sorted(_KNOWN))}",
+                next_step="leave these settings out, with --crop 1",
+            )
+
     def __call__(self, sample: Mapping[str, Any], seed: int) -> dict[str, Any]:
         """A sample with the common fields of `transframer.task.Task`, changed as the seed decides.
 
+        Other fields stay as they are; see `check`.
+
         Raises:
-            ConfigError: it holds a field that is none of those, of which nobody can say what becomes of it.
+            DataError: it has an instance without a label.
         """
         if self == Augmentation():
             return dict(sample)
-        if strangers := set(sample) - _KNOWN:
-            raise ConfigError(
-                f"samples with {', '.join(sorted(strangers))}",
-                field="crop, flip, color",
-                expected=f"fields that augmentation knows: {', '.join(sorted(_KNOWN))}",
-                next_step="leave augmentation out: --crop 1 --flip false --color 0",
-            )
         generator = torch.Generator().manual_seed(seed)
         share, down, right, mirror, *colors = torch.rand(7, generator=generator).tolist()
         changed = dict(sample)
@@ -85,6 +94,9 @@ def cropped(sample: Mapping[str, Any], corner: tuple[int, int], size: tuple[int,
     Args:
         corner: row and column of the first pixel.
         size: height and width in pixels.
+
+    Raises:
+        DataError: it has an instance without a label.
     """
     (top, left), (height, width) = corner, size
     whole = sample["images"].shape[-2:]
@@ -100,10 +112,12 @@ def cropped(sample: Mapping[str, Any], corner: tuple[int, int], size: tuple[int,
         if "box_labels" in sample:
             changed["box_labels"] = sample["box_labels"][seen]
     if "instances" in sample:
-        numbers, changed["instances"] = changed["instances"].unique(return_inverse=True)
+        numbers, changed["instances"] = changed["instances"].long().unique(return_inverse=True)
         if numbers[0] > 0:  # no background is left
             changed["instances"] += 1
         if "instance_labels" in sample:
+            if numbers[-1] > len(sample["instance_labels"]):
+                raise DataError(f"no label of instance {numbers[-1]}")
             changed["instance_labels"] = sample["instance_labels"][numbers[numbers > 0] - 1]
     return _of_cameras(changed, lambda camera: _moved(camera, left, top))
 
@@ -129,7 +143,9 @@ def recolored(
 
     pictures = torch.stack([*sample["images"], *([sample["target"]] if "target" in sample else [])]) / 255
     pictures = transforms.adjust_brightness(pictures, brightness)
-    pictures = transforms.adjust_contrast(pictures, contrast)
+    # About the mean of all frames, and not of each: what they share has to stay alike.
+    mean = transforms.rgb_to_grayscale(pictures).mean()
+    pictures = (mean + contrast * (pictures - mean)).clamp(0, 1)
     pictures = transforms.adjust_saturation(pictures, saturation)
     pictures = (pictures * 255).round().to(torch.uint8)
     changed = {**sample, "images": pictures[: len(sample["images"])]}
@@ -163,6 +179,7 @@ def _moved(camera: Camera, left: int, top: int) -> Camera:
 def _mirrored(camera: Camera, width: int) -> Camera:
     """The camera in the mirrored world, x to -x: M P M for the pose, so that it stays a rotation."""
     intrinsics, pose = camera.intrinsics.clone(), camera.world_from_camera.clone()
+    intrinsics[0, 1] *= -1
     intrinsics[0, 2] = width - intrinsics[0, 2]
     pose[0] *= -1
     pose[:, 0] *= -1

@@ -62,6 +62,8 @@ class DatasetSource:
         check: raises a TransframerError for a sample that can be read but is of no use; it counts as bad.
         augmentation: what is changed each time that a record comes again, as the seed and the index decide;
             the first time it is new as it is.
+        share: how many of the indices are asked for, where other tasks take the rest: after the first
+            n / share of them, n records were there.
         bad: the records replaced since the list was last emptied.
     """
 
@@ -72,6 +74,7 @@ class DatasetSource:
     replace_bad: bool = False
     check: Callable[[dict[str, Any]], object] | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
+    share: float = 1.0
     bad: list[BadSample] = field(default_factory=list)
     _order: tuple[int, Int[Tensor, " n"]] = (-1, torch.zeros(0, dtype=torch.int64))
 
@@ -120,7 +123,7 @@ class DatasetSource:
         for _ in range(min(_ATTEMPTS, n)):
             try:
                 record = read_record(self.dataset, number, keys)
-                if index >= n:  # it was there before
+                if index * self.share >= n:  # it was there before
                     record = self.augmentation(record, seed_for(self.seed, "augmentation", index))
                 sample = resized(record, self.size_px)
                 if self.check:

@@ -246,6 +246,22 @@ def test_the_seed_chooses_the_records(tmp_path):
     assert drawn(0) == drawn(0) != drawn(1)
 
 
+def test_it_shows_what_training_meets(tmp_path):
+    root = labels(tmp_path / "data")
+    out = tmp_path / "sheet.png"
+
+    def drawn(*options: str) -> bytes:
+        assert (
+            show(root, "--task", "image_classification", "--samples", "2", "--out", str(out), *options) == 0
+        )
+        return out.read_bytes()
+
+    plain = drawn()
+    for options in (["--crop", "0.5"], ["--color", "0.5"]):
+        assert drawn(*options) == drawn(*options) != plain
+    assert drawn("--crop", "1", "--no-flip") == plain
+
+
 def test_a_data_set_without_a_record_to_show_is_an_error(tmp_path, capsys):
     root = labels(tmp_path / "data")
     for path in (root / "train").glob("*.png"):

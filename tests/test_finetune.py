@@ -330,6 +330,11 @@ class TestSettings:
         monkeypatch.setattr(type(get_task(TASK)), "sample_type", Keypoints)
         assert self.plan(steps=1, learning_rate=0.1).crop == 1
 
+    def test_pictures_asked_for_stay_as_sharp_as_they_are(self):
+        config = FinetuneConfig("video_prediction", "unopened", "run", steps=1, learning_rate=0.1)
+        assert train_config(config, TrainConfig(), []).crop == 1
+        assert train_config(dataclasses.replace(config, crop=0.7), TrainConfig(), []).crop == 0.7
+
     def test_settings_of_the_task_stay_but_not_its_classes(self):
         stored = TrainConfig(task_settings={TASK: {"classes": ["a"], "quality": 20}, OLD: {"quality": 30}})
         assert self.plan(stored=stored).task_settings == {TASK: {"quality": 20}, OLD: {"quality": 30}}

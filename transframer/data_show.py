@@ -69,6 +69,7 @@ def show(config: ShowConfig) -> Path:
     task = with_classes(task, dataset, config)
     rows = []
     augmentation = Augmentation(config.crop, config.flip, config.color)
+    augmentation.check(task.sample_type)
     for row in _rows(dataset, task, augmentation, config.size_px, config.seed):
         rows.append(row)
         if len(rows) == config.samples:

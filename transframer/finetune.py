@@ -140,7 +140,10 @@ def _model_settings(task: str) -> dict[str, float]:
 
 def _crop(config: FinetuneConfig) -> float:
     if config.crop is None:
-        return CROP if augmentable(get_task(config.task).sample_type) else 1.0
+        # A window that is enlarged is softer than what is asked for where that is a picture.
+        sample_type = get_task(config.task).sample_type
+        whole = "target" in sample_type.__annotations__ or not augmentable(sample_type)
+        return 1.0 if whole else CROP
     return config.crop
 
 

@@ -43,7 +43,7 @@ class FinetuneConfig:
         validation_samples: held-out samples for a validation, of the data and of each old task.
         crop: a sample of the data that comes again is cut to a random window, another each time, that keeps
             at least this share of each side, with all its labels; 1 for none. If not given, .8
-            (1 for a task whose samples hold fields of its own).
+            (1 for a task whose answer is a picture, or whose samples hold fields of its own).
         flip: half of the samples that come again are mirrored left to right, with all their labels.
         color: brightness, contrast and saturation of samples that come again are each multiplied by 1 - color
             to 1 + color, at random; 0 for none.

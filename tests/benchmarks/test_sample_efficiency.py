@@ -204,6 +204,12 @@ class TestSettings:
         with pytest.raises(ConfigError, match=f"^{name}: "):
             SampleEfficiencyConfig("x", TASK, Path("out"), **{name: value})
 
+    def test_both_learn_from_what_is_augmented_alike(self, config, tmp_path):
+        changed = dataclasses.replace(config, crop=0.6, flip=True, color=0.2)
+        tuning = changed.finetuning(12, "generalist", tmp_path)
+        assert (tuning.crop, tuning.flip, tuning.color) == (0.6, True, 0.2)
+        assert config.of_training != changed.of_training, "results of another setting"
+
     def test_too_many_are_told_before_anything_is_written(self, config, tmp_path):
         with pytest.raises(ConfigError, match="500 of"):
             sample_efficiency(dataclasses.replace(config, samples=[500], out=tmp_path / "out"))

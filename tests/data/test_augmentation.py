@@ -1,4 +1,5 @@
 import math
+from typing import TypedDict
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from tests.data.toy_dataset import Numbers, ToySample
 from transframer.data.augmentation import Augmentation, cropped, mirrored, recolored
 from transframer.data.source import DatasetSource, resized
 from transframer.data.world import World
-from transframer.errors import ConfigError
+from transframer.errors import ConfigError, DataError
 from transframer.frames import Camera
 from transframer.registry import get_task, task_names
 from transframer.task import Clip
@@ -109,7 +110,7 @@ class TestCameras:
     def camera(self):
         pose = torch.eye(4)
         pose[:3, :3], pose[:3, 3] = rotation(0.2, -0.3), torch.tensor([0.5, -0.2, 0.1])
-        return Camera(torch.tensor([[30.0, 0, 17], [0, 28.0, 11], [0, 0, 1]]), pose)
+        return Camera(torch.tensor([[30.0, 4, 17], [0, 28.0, 11], [0, 0, 1]]), pose)
 
     def sample(self):
         camera = self.camera()
@@ -154,6 +155,47 @@ def test_the_mirror_turns_normals():
     assert sample["normals"][:, 0].tolist() == [[0, pytest.approx(-0.6)], [1, 0], [0, pytest.approx(-0.8)]]
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_every_map_shows_what_the_image_shows(seed):
+    places = torch.arange(24 * 32).reshape(24, 32)
+    image = torch.stack([places // 256, places % 256, places * 0]).to(torch.uint8)
+    sample = {
+        "images": torch.stack([image, image]),
+        "target": image,
+        "mask": places,
+        "depth_m": places.float(),
+        "instances": places.clamp(max=1),
+        "normals": places.float().expand(3, -1, -1),
+        "flow": places.float().expand(2, -1, -1),
+        "flow_valid": places % 3 == 0,
+    }
+    changed = Augmentation(crop=0.5, flip=True)(sample, seed)
+    there = changed["images"][0, 0].long() * 256 + changed["images"][0, 1].long()
+    height, width = there.shape
+    assert height < 24
+    assert torch.equal(changed["images"][1], changed["images"][0])
+    assert torch.equal(changed["target"], changed["images"][0])
+    assert torch.equal(changed["mask"], there)
+    assert torch.equal(changed["flow_valid"], there % 3 == 0)
+    torch.testing.assert_close(changed["depth_m"], there * (height * width / (24 * 32)) ** 0.5)
+    sign = -1.0 if there[0, 1] < there[0, 0] else 1.0  # mirrored or not
+    for key in ("normals", "flow"):
+        assert torch.equal(changed[key][0], sign * there)
+        assert torch.equal(changed[key][1], there.float())
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_instances_of_any_integers(dtype):
+    sample = scene()
+    sample["instances"] = sample["instances"].to(dtype)
+    assert cropped(sample, (0, 0), (10, 32))["instance_labels"].tolist() == [7, 5]
+
+
+def test_an_instance_without_a_label_is_an_error_of_the_data():
+    with pytest.raises(DataError, match="no label of instance 3"):
+        cropped({**scene(), "instance_labels": CLASSES[:2]}, (0, 0), (24, 32))
+
+
 class TestColor:
     def test_by_hand(self):
         grey = torch.full((1, 3, 4, 4), 100, dtype=torch.uint8)
@@ -161,6 +203,16 @@ class TestColor:
         two = torch.cat([grey[..., :2], torch.full((1, 3, 4, 2), 200, dtype=torch.uint8)], dim=-1)
         contrasted = recolored({"images": two}, 1.0, 0.5, 1.0)["images"]
         assert contrasted[0, 0, 0].tolist() == [125, 125, 175, 175]
+
+    def test_what_two_frames_share_stays_alike(self):
+        dark, light = (
+            torch.full((3, 4, 4), 60, dtype=torch.uint8),
+            torch.full((3, 4, 4), 200, dtype=torch.uint8),
+        )
+        light[:, :2, :2] = 60
+        images = recolored({"images": torch.stack([dark, light])}, 1.0, 0.5, 1.0)["images"]
+        assert torch.equal(images[0, :, 0, 0], images[1, :, 0, 0])
+        assert images[0, 0, 0, 0] > 60
 
     def test_all_frames_change_alike(self):
         images = torch.randint(0, 256, (2, 3, 8, 8), generator=generator(), dtype=torch.uint8)
@@ -199,6 +251,12 @@ class TestSource:
         assert not torch.equal(self.images([8], seed=1, **settings)[0], first[0])
         assert torch.equal(self.images([3], **settings)[0], self.images([3])[0]), "new as it is"
 
+    def test_among_other_tasks_a_record_is_new_for_longer(self):
+        settings = {"augmentation": Augmentation(crop=0.5), "share": 0.5}
+        new, other, again = self.images([3, 8, 13], **settings)
+        assert torch.equal(new, other), "ten indices, of which half are asked for, are five records"
+        assert not torch.equal(other, again)
+
     def test_without_it_a_record_stays(self):
         assert torch.equal(self.images([3])[0], self.images([8])[0])
 
@@ -217,6 +275,12 @@ def test_out_of_range(settings):
         Augmentation(**settings)
 
 
-def test_a_field_that_it_does_not_know_is_an_error():
+class Keypoints(TypedDict):
+    images: torch.Tensor
+    keypoints: torch.Tensor
+
+
+def test_a_field_that_it_does_not_know_is_refused_unless_nothing_changes():
     with pytest.raises(ConfigError, match="samples with keypoints"):
-        Augmentation(flip=True)({**scene(), "keypoints": torch.zeros(4, 2)}, 0)
+        Augmentation(flip=True).check(Keypoints)
+    Augmentation().check(Keypoints)

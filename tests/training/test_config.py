@@ -48,6 +48,11 @@ def test_a_model_that_cannot_be_built_is_refused_before_it_is(name, value):
         TrainConfig(model_settings={"encoder_widths": [], "encoder_blocks": []})
 
 
+def test_the_share_of_a_task():
+    config = TrainConfig(tasks=["a", "b", "c"], weights={"a": 3.0})
+    assert [config.share(name) for name in "abc"] == [0.6, 0.2, 0.2]
+
+
 def test_weights_are_of_tasks_trained():
     with pytest.raises(ConfigError, match="weights for b"):
         TrainConfig(tasks=["a"], weights={"b": 1.0})
@@ -77,3 +82,4 @@ def test_the_world_is_new_each_time_and_not_changed(setting):
     with pytest.raises(ConfigError, match="crop, flip, color: "):
         TrainConfig(**setting)
     TrainConfig(data="folder", **setting)
+    TrainConfig(resume=Path("run"), **setting)

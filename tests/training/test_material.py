@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from typing import Any, NotRequired, TypedDict
 
 import pytest
 import torch
@@ -62,6 +63,17 @@ class TestMaterial:
         material = Material.of(settings(tmp_path / "run", folder, crop=0.6, flip=True, color=0.2))
         assert material.sources[TASK].augmentation == Augmentation(0.6, True, 0.2)
         assert material.held_out[TASK].augmentation == Augmentation()
+        assert material.sources[TASK].share == 1
+
+    def test_a_task_with_fields_of_its_own_is_refused_before_training(self, folder, tmp_path, monkeypatch):
+        class Keypoints(TypedDict):
+            images: NotRequired[Any]
+            label: NotRequired[int]
+            keypoints: NotRequired[Any]
+
+        monkeypatch.setattr(type(get_task(TASK)), "sample_type", Keypoints)
+        with pytest.raises(ConfigError, match="samples with keypoints"):
+            Material.of(settings(tmp_path / "run", folder, flip=True))
 
     def test_other_tasks_learn_from_the_world(self, folder, tmp_path):
         config = settings(tmp_path, folder, tasks=[TASK, "depth_estimation"], data_tasks=[TASK], seed=3)

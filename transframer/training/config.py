@@ -150,7 +150,7 @@ class TrainConfig:
         check("ema_decay", 0 <= self.ema_decay < 1, "0 to less than 1")
         check("keep", self.keep >= 2, "at least 2, so that a damaged checkpoint has a predecessor")
         check_augmentation(self.crop, self.color)
-        if self.data is None and (self.crop < 1 or self.flip or self.color > 0):
+        if not (self.data or self.resume) and (self.crop < 1 or self.flip or self.color > 0):
             raise ConfigError("without data", field="crop, flip, color", expected="--data beside them")
         check("max_bad_share", 0 <= self.max_bad_share <= 1, "0 to 1")
         check("data_tasks", not self.data_tasks or self.data is not None, "--data beside it")
@@ -184,6 +184,10 @@ class TrainConfig:
     def changes(self) -> dict[str, Any]:
         """The model's settings that differ from the preset's."""
         return {**self.model_settings, "gan": True} if self.gan else self.model_settings
+
+    def share(self, task: str) -> float:
+        """How much of training a task among `tasks` takes."""
+        return self.weights.get(task, 1.0) / sum(self.weights.get(name, 1.0) for name in self.tasks)
 
     @property
     def tasks_of_data(self) -> list[str]:

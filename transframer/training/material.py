@@ -108,13 +108,16 @@ def _of_data(task: Task, config: TrainConfig) -> tuple[Task, SampleSource, Sampl
         )
     checked_keys(train, task.sample_type)
     check = partial(_require_target, task)
+    augmentation = Augmentation(config.crop, config.flip, config.color)
+    augmentation.check(task.sample_type)
     source = DatasetSource(
         train,
         config.size_px,
         config.seed,
         replace_bad=True,
         check=check,
-        augmentation=Augmentation(config.crop, config.flip, config.color),
+        augmentation=augmentation,
+        share=config.share(task.name),
     )
     return task, source, DatasetSource(validation, config.size_px, check=check)
 
