@@ -42,6 +42,8 @@ CONFIGS = {
         chunk_overlap=32,
     ),
 }
+# Without what the plain decoder lacks: the draft, its hints, the sketch and the stem on the pixels.
+CONFIGS["bare"] = replace(CONFIGS["256"], draft=False, sketch=False, pixel_stem=())
 # Those of the demo: figures stay comparable when a task is registered.
 TASKS = (
     "depth_estimation", "frame_interpolation", "image_classification", "object_detection", "optical_flow",
