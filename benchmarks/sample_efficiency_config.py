@@ -31,11 +31,11 @@ class SampleEfficiencyConfig:
         data_options: further settings of the format, such as the columns of a table.
         task_settings: fields of the task that differ from the registered ones; class names come from the
             data.
-        crop: the least share of each side that a random window of a training sample keeps, 1 for whole
-            samples; that of `transframer finetune` if not given.
-        flip: half of the training samples are mirrored left to right.
-        color: brightness, contrast and saturation of training samples are each multiplied by 1 - color to
-            1 + color, at random.
+        crop: the least share of each side that a random window of a sample that comes again keeps, 1 for
+            whole samples; that of `transframer finetune` if not given.
+        flip: half of the samples that come again are mirrored left to right.
+        color: brightness, contrast and saturation of samples that come again are each multiplied by 1 - color
+            to 1 + color, at random.
         minutes: train each model for this long.
         size_px: height and width of the frames, a multiple of 16; that of the model if not given.
         batch_size: samples per step.

@@ -104,9 +104,10 @@ def cropped(sample: Mapping[str, Any], corner: tuple[int, int], size: tuple[int,
     if "depth_m" in sample:
         changed["depth_m"] = changed["depth_m"] * (height * width / (whole[0] * whole[1])) ** 0.5
     if "boxes" in sample:
-        boxes = (sample["boxes"] - torch.tensor([left, top, left, top])).clamp(min=0)
-        boxes = boxes.minimum(torch.tensor([width, height, width, height]))
-        seen = _areas(boxes) >= LEAST_VISIBLE * _areas(sample["boxes"])
+        from torchvision.ops import box_area, clip_boxes_to_image
+
+        boxes = clip_boxes_to_image(sample["boxes"] - torch.tensor([left, top, left, top]), size)
+        seen = box_area(boxes) >= LEAST_VISIBLE * box_area(sample["boxes"])
         seen &= (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
         changed["boxes"] = boxes[seen]
         if "box_labels" in sample:
@@ -184,7 +185,3 @@ def _mirrored(camera: Camera, width: int) -> Camera:
     pose[0] *= -1
     pose[:, 0] *= -1
     return replace(camera, intrinsics=intrinsics, world_from_camera=pose)
-
-
-def _areas(boxes: Tensor) -> Tensor:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
