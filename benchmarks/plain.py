@@ -144,7 +144,7 @@ class PlainTransframer(nn.Module):
                 "reference": reference.masked_fill(~batch.has_reference[:, None, None, None], 0.0),
                 "partial": partial,
             }
-        return self.encoder(batch, dct, last_channel)[0][len(batch.images) :]
+        return self.encoder(batch, dct, last_channel)[0][-len(batch) :]
 
 
 def stand_in(config: TransframerConfig, parameters: int) -> PlainTransframer:

@@ -20,6 +20,7 @@ from transframer.benchmarks.speed_report import markdown
 from transframer.benchmarks.timing import Clock, Row, Spread
 from transframer.data.formats.atomic import write_text
 from transframer.training.distributed import choose_device
+from transframer.training.precision import keep_kernels
 
 _CLIPS = 128
 
@@ -45,6 +46,7 @@ def measure_speed(config: SpeedConfig) -> dict[str, Any]:
     }
     for name, why in record["missing"].items():
         _say(f"{name}: {why}")
+    keep_kernels()  # as a training does
     limits: dict[str, Spread] = {}
     if {"sampling", "training"} & set(config.parts):
         _say("limits: memory bandwidth, matrix products")

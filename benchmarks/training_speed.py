@@ -23,6 +23,7 @@ from transframer.data.world import World
 from transframer.models.presets import PRESETS, TransframerConfig
 from transframer.models.transframer import Transframer
 from transframer.registry import get_task
+from transframer.training.precision import keep_kernels
 
 SIZE_PX = 64
 PRECISIONS = ("fp32", "bf16")
@@ -221,6 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="batches of each row")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    keep_kernels()  # as a training does
     print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, {vars(options)}")
     print(f"{'':<14}{'':<6}{'ours/s':>8}{'peer/s':>8}{'ratio':>7}  {'[range]':<14}{'MB an episode':>14}")
     for name in options.configs:

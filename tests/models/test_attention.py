@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.models.conftest import episode
-from transframer.models import attention
+from transframer.models import attention, packed_attention
 from transframer.models.attention import MultiQueryAttention, attend
 
 B, N, HEADS, D = 3, 11, 4, 8
@@ -52,7 +52,8 @@ def test_each_path_is_attention_in_value_and_gradient(kind, path, dtype, monkeyp
     expected = with_gradients(lambda *t: slow(*t, allowed), [t.double() for t in inputs], gradient)
     monkeypatch.setattr(attention, "attention_path", lambda query: path)
     if kind == "causal in blocks":
-        monkeypatch.setattr(attention, "_CAUSAL_BLOCK", 4)
+        monkeypatch.setattr(packed_attention, "_LENGTH", 4)
+        monkeypatch.setattr(packed_attention, "_CAUSAL_ROWS", 4 * HEADS)
     got = with_gradients(lambda *t: attend(*t, mask, kind.startswith("causal")), inputs, gradient)
     for value, truth in zip(got, expected, strict=True):
         assert value.dtype == dtype

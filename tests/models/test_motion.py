@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 from tests.models.conftest import CONFIG, episode, smooth_image
 from transframer.frames import Annotation, Frame
 from transframer.models.hints import hint_images
-from transframer.models.motion import displaced, follow_motion, search_motion, warp
+from transframer.models.motion import correlated, displaced, follow_motion, search_motion, warp
 from transframer.models.transframer import Transframer
 
 
@@ -58,6 +58,22 @@ def test_displacements_show_what_sampling_points_shows():
             for image, at, moved in zip((early, late), (-0.25, 0.75), both, strict=True):
                 shift = (torch.stack([right, down]) * at)[None, :, None, None].expand(1, 2, 24, 16)
                 torch.testing.assert_close(moved, warp(image, shift, 24), rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (12, 20)])
+def test_correlations_are_products_of_what_is_displaced(size):
+    generator = torch.Generator().manual_seed(0)
+    early, late = (torch.randn(3, 7, *size, generator=generator, requires_grad=True) for _ in range(2))
+    times, line = (torch.tensor([0.0, -0.3, -2.0]), torch.tensor([1.0, 0.7, -1.0])), torch.arange(-2, 3.0)
+    rows = displaced(early, late, *times, line)
+    expected = torch.cat([(one * other).sum(2) for one, other in rows], 1)
+    got = correlated(early, late, *times, line)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    weight = torch.randn(expected.shape, generator=generator)
+    for mine, theirs in zip(
+        *(torch.autograd.grad((maps * weight).sum(), (early, late)) for maps in (got, expected)), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
 def hints_of(*episodes):

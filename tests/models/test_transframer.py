@@ -206,6 +206,16 @@ def test_the_parts_that_are_compiled_are_its_repeated_blocks(any_model):
     assert names == ["DecoderLayer"] * layers + ["EncoderBlock"] * 3  # level 0 down and up, level 1
 
 
+def test_frames_that_no_decoder_reads_are_not_made_and_change_nothing(any_model, episodes):
+    batch = any_model.collate(episodes)
+    made = []
+    any_model.encoder.norm.register_forward_hook(lambda module, inputs, output: made.append(len(output)))
+    alone = any_model.encode_start(batch).cells
+    any_model.encoder.targets_only = False
+    torch.testing.assert_close(any_model.encode_start(batch).cells, alone, rtol=1e-4, atol=1e-5)
+    assert made == [len(batch), len(batch) + len(batch.images)]
+
+
 def test_every_parameter_learns(any_model, episodes):
     loss = any_model.loss(any_model.collate(episodes), torch.Generator().manual_seed(0))
     loss.total.backward()

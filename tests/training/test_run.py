@@ -248,6 +248,7 @@ def test_sigterm_to_a_process_with_workers_saves(tmp_path):
 
 
 def test_compiled_and_mixed_precision_runs_stay_near_a_plain_one(config, tmp_path, monkeypatch, capsys):
+    config = replace(config, precision="fp32")
     plain = state(toy.run(config, toy.ToyPredictor(dropout=0.0)))["predictor"]
     compiled = partial(torch.compile, backend="eager")  # the tracing is tried here, not the code generation
     monkeypatch.setattr(torch, "compile", compiled)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from transframer.models.packed_attention import attend_by_products, padded
 from transframer.models.segments import Segments
 
 # Products keep all scores for the backward pass: with 1,280 keys ten times the memory, and no faster.
 _FEW_KEYS = 768
-# Queries of causal products at a time: 257 in thirds take .86 of the time, 200 in halves as much as at once.
-_CAUSAL_BLOCK = 96
 
 
 class Mlp(nn.Sequential):
@@ -77,12 +75,15 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, cau
         keys, values: b x m x d.
         mask: n x m or b x 1 x 1 x m, true where allowed; None with `causal`, where n = m.
     """
-    path = attention_path(query)
-    if path == "products":
-        return _attend_by_products(query, keys, values, mask, causal)
+    path, (b, n) = attention_path(query), query.shape[:2]
+    if path == "products" and mask is None:
+        if causal:
+            keys, values = keys.flatten(0, 1), values.flatten(0, 1)
+        y = attend_by_products(query.flatten(0, 1), keys, values, padded([n] * b), causal)
+        return y.view(query.shape)
     dtype = query.dtype
-    with torch.autocast(query.device.type, enabled=False) if path == "fp32" else nullcontext():
-        if path == "fp32":
+    with torch.autocast(query.device.type, enabled=False) if path != "sdpa" else nullcontext():
+        if path != "sdpa":
             query, keys, values = query.float(), keys.float(), values.float()
         if causal or (mask is not None and query.shape[1] > 1):
             keys, values = (t.unsqueeze(1).expand(-1, query.shape[2], -1, -1) for t in (keys, values))
@@ -93,6 +94,37 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, cau
         rows = query.flatten(1, 2)[:, None]
         y = F.scaled_dot_product_attention(rows, keys[:, None], values[:, None], attn_mask=mask)
         return y.view(query.shape).to(dtype)
+
+
+def attend_to_past(query: Tensor, keys: Tensor, values: Tensor, segments: Segments) -> Tensor:
+    """Causal attention in sequences that follow one another: T x heads x d queries, T x d keys and values."""
+    if attention_path(query) == "products":
+        return attend_by_products(query, keys, values, segments.padded, causal=True)
+    return segments.map(
+        lambda _, query, keys, values: attend(query, keys, values, None, query.shape[1] > 1),
+        query, keys, values,
+    )  # fmt: skip
+
+
+def attend_to_memory(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, segments: Segments
+) -> Tensor:
+    """From sequences that follow one another, T x heads x d, each to its own memory.
+
+    Args:
+        keys, values: b x m x d.
+        mask: b x m, true where allowed; None where all is.
+    """
+    if attention_path(query) == "products" and mask is None:
+        return attend_by_products(query, keys, values, segments.padded, causal=False)
+
+    def attending(rows: Tensor, query: Tensor) -> Tensor:
+        own, allowed = (keys.index_select(0, rows), values.index_select(0, rows)), None
+        if mask is not None:
+            allowed = mask.index_select(0, rows)[:, None, None]
+        return attend(query, *own, allowed, False)
+
+    return segments.map(attending, query)
 
 
 def attention_path(query: Tensor) -> str:
@@ -128,42 +160,6 @@ def _fused(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     with torch.autocast(query.device.type, enabled=False):
         y = F.scaled_dot_product_attention(query.float(), keys.float(), values.float())
     return y.to(query.dtype)
-
-
-def _attend_by_products(
-    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool
-) -> Tensor:
-    """`attend` as two matrix products per sequence, the heads folded into the query rows.
-
-    Scores stay in their precision, as a softmax in fp32 would copy them twice, and again for their gradient;
-    its sums are in fp32 all the same. What is not allowed is subtracted by the product itself.
-    """
-    n, heads, d = query.shape[1:]
-    with torch.autocast(query.device.type, enabled=False):
-        rows, columns = (query * d**-0.5).flatten(1, 2), keys.transpose(1, 2)  # b n*heads d, b d m
-        if causal:
-            side = math.ceil(n / max(1, round(n / _CAUSAL_BLOCK)))
-            parts = []
-            for begin in range(0, n, side):  # these queries see no key after their last one
-                end = min(begin + side, n)
-                block = rows[:, begin * heads : end * heads]
-                scores = torch.baddbmm(_later(begin, end, heads, rows.dtype), block, columns[..., :end])
-                parts.append(scores.softmax(-1) @ values[:, :end])
-            return torch.cat(parts, 1).view(query.shape)
-        if mask is None:
-            scores = rows @ columns
-        else:
-            allowed = mask[:, None] if mask.ndim == 2 else mask.transpose(1, 2)  # (b) n heads m
-            hidden = torch.zeros(allowed.shape, dtype=rows.dtype).masked_fill_(~allowed, -torch.inf)
-            scores = torch.baddbmm(hidden.expand(*query.shape[:3], -1).flatten(1, 2), rows, columns)
-        return (scores.softmax(-1) @ values).view(query.shape)
-
-
-@lru_cache(maxsize=32)  # every layer asks for the same
-def _later(begin: int, end: int, heads: int, dtype: torch.dtype) -> Tensor:
-    """(end - begin) * heads x end, -inf where a key is later than the query, heads folded into the rows."""
-    later = torch.full((end, end), -torch.inf, dtype=dtype).triu_(1)
-    return later[begin:].repeat_interleave(heads, 0)
 
 
 class MultiQueryAttention(nn.Module):
@@ -217,33 +213,25 @@ class DecoderLayer(nn.Module):
             memory_mask: b x m, true where the memory is real; None where all of it is.
             segments: which events belong to which episode, where they are packed.
         """
-        apart = _at_once if segments is None else segments.map
 
-        def to_past(rows: Tensor | None, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-            mask = None
-            if cache is not None:
-                keys, values, mask = cache.append(keys, values)
+        def to_past(query: Tensor) -> Tensor:
+            if segments is not None:
+                return attend_to_past(query, *own, segments)
+            keys, values, mask = (*own, None) if cache is None else cache.append(*own)
             return attend(query, keys, values, mask, cache is None and query.shape[1] > 1)
 
-        def to_memory(rows: Tensor | None, query: Tensor) -> Tensor:
-            keys, values, mask = (*memory, memory_mask)
-            if rows is not None:
-                keys, values = keys.index_select(0, rows), values.index_select(0, rows)
-                mask = None if mask is None else mask.index_select(0, rows)
-            return attend(query, keys, values, None if mask is None else mask[:, None, None], False)
+        def to_memory(query: Tensor) -> Tensor:
+            if segments is not None:
+                return attend_to_memory(query, *memory, memory_mask, segments)
+            mask = None if memory_mask is None else memory_mask[:, None, None]
+            return attend(query, *memory, mask, False)
 
         gates = self.gates.unbind()
         y = self.norms[0](x)
         own = self.attention.project(y)
-        x = x + gates[0] * self.dropout(self.attention(y, lambda query: apart(to_past, query, *own)))
-        y = self.cross_attention(self.norms[1](x), partial(apart, to_memory))
-        x = x + gates[1] * self.dropout(y)
+        x = x + gates[0] * self.dropout(self.attention(y, to_past))
+        x = x + gates[1] * self.dropout(self.cross_attention(self.norms[1](x), to_memory))
         return x + gates[2] * self.dropout(self.mlp(self.norms[2](x)))
-
-
-def _at_once(function: Callable[..., Tensor], *events: Tensor) -> Tensor:
-    """What `Segments.map` is to events that are packed, for b x l events."""
-    return function(None, *events)
 
 
 class FrameAttention(nn.Module):
@@ -255,21 +243,27 @@ class FrameAttention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, groups: Sequence[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, groups: Sequence[Tensor], last_only: bool = False) -> Tensor:
         """Attends among frames x, f x m x width.
 
         Args:
             groups: the packed indices of each episode's frames, k x n for the k episodes of n frames; every
                 frame is in one of them.
+            last_only: only the last frame of each episode attends, to all of its frames.
+
+        Returns:
+            f x m x width; or, of the frames that attend, in the order of their indices.
         """
         m, width = x.shape[1:]
         packed = self.query_key_value(x)
+        asking = [slots[:, -1:] if last_only else slots for slots in groups]
         out = []
-        for slots in groups:
+        for slots, askers in zip(groups, asking, strict=True):
             k, n = slots.shape
             # index_select rather than indexing: its gradient is a plain sum, several times as fast on a CPU
             own = packed.index_select(0, slots.flatten()).view(k, n * m, 3, self.heads, -1)
-            y = _fused(*own.permute(2, 0, 3, 1, 4))  # k heads n*m d
-            out.append(y.transpose(1, 2).reshape(k * n, m, width))
-        order = torch.cat([slots.flatten() for slots in groups]).argsort()
+            query, keys, values = own.permute(2, 0, 3, 1, 4)  # k heads n*m d each
+            y = _fused(query[:, :, -askers.shape[1] * m :], keys, values)
+            out.append(y.transpose(1, 2).reshape(-1, m, width))
+        order = torch.cat([askers.flatten() for askers in asking]).argsort()
         return self.out(torch.cat(out).index_select(0, order))

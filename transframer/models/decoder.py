@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transframer.codec import N_CHANNELS, channel_plane, channel_zigzag
@@ -151,25 +152,24 @@ class TripleDecoder(nn.Module):
         Args:
             grid: b x N_CHANNELS x gy x gx, quantised.
         """
-        gx, row = context.columns, context.row
-        cells = grid.flatten(2).transpose(1, 2)  # b p channels
-        cells = cells.to(self.cell.weight.dtype).asinh()
-        channels = torch.arange(N_CHANNELS, device=grid.device)
-        column, last = position % gx, cells.shape[1] - 1
-        always = torch.ones_like(column, dtype=torch.bool)
-        seen = []
-        for offset, inside, also_own_channel in (
-            (0, always, False),
-            (-1, column > 0, True),
-            (-gx, position >= gx, True),
-            (1, column < gx - 1, False),
-            (gx, position + gx <= last, False),
-        ):
-            at = (position + offset).clamp(0, last)
-            near = picked(cells, row, at)  # ... channels
-            earlier = channels < channel[..., None] + also_own_channel
-            seen.append(near * (earlier & inside[..., None]))
-        return self.neighbours(torch.cat(seen, -1))
+        gx, weight = context.columns, self.neighbours.weight
+        cells = grid.flatten(2).transpose(1, 2).to(weight.dtype).asinh()  # b p channels
+        if torch.is_autocast_enabled(grid.device.type):  # what the layer would make of them later, and larger
+            cells = cells.to(torch.get_autocast_dtype(grid.device.type))
+        cells = F.pad(cells, (0, 0, 0, 1))  # a cell more, of zeros: what lies outside
+        column, outside = position % gx, cells.shape[1] - 1
+        at = [
+            position,
+            torch.where(column > 0, position - 1, outside),
+            torch.where(position >= gx, position - gx, outside),
+            torch.where(column < gx - 1, position + 1, outside),
+            (position + gx).clamp(max=outside),
+        ]
+        near = picked(cells, context.row[..., None], torch.stack(at, -1))  # ... 5 channels
+        channels, beside = (torch.arange(n, device=grid.device) for n in (N_CHANNELS, 5))
+        own_channel_too = (beside == 1) | (beside == 2)  # those cells come earlier in the order
+        earlier = channels < (channel[..., None] + own_channel_too)[..., None]
+        return self.neighbours((near * earlier).flatten(-2))
 
     # -- the three steps ----------------------------------------------------------------------------------
 
@@ -296,5 +296,4 @@ def _at_least_fp32(logits: Tensor) -> Tensor:
 
 
 def _nats(logits: Tensor, index: Tensor) -> Tensor:
-    picked = logits.gather(-1, index[..., None])[..., 0]
-    return logits.logsumexp(-1) - picked
+    return F.cross_entropy(logits, index, reduction="none")

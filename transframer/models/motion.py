@@ -120,6 +120,33 @@ def displaced(
         )
 
 
+def correlated(
+    early: Float[Tensor, "n c h w"],
+    late: Float[Tensor, "n c h w"],
+    early_at: Float[Tensor, " n"],
+    late_at: Float[Tensor, " n"],
+    line: Float[Tensor, " k"],
+) -> Float[Tensor, "n d h w"]:
+    """The products of both frames of `displaced`, summed over the channels, of all displacements: d = k * k.
+
+    Sampling is linear in each frame, so that it may come after the product: of all points of one frame with
+    all of the other, of which pairs of rows and pairs of columns are then weighed. With many channels that
+    is less to compute, and a small part of what the displaced frames would hold for the backward pass.
+    """
+    n, (h, w), k = len(early), early.shape[2:], len(line)
+    pairs = _product(early.flatten(2).mT, late.flatten(2)).view(n, h, w, h, w)
+    pairs = pairs.transpose(2, 3).reshape(n, h * h, w * w)
+    early_at, late_at = (line * (at / (late_at - early_at))[:, None] for at in (early_at, late_at))
+    rows, columns = (
+        (_shifting(early_at, size)[..., :, None] * _shifting(late_at, size)[..., None, :]).view(
+            n, k * size, size * size
+        )
+        for size in (h, w)
+    )
+    alike = _product(rows, _product(pairs, columns.mT)).view(n, k, h, k, w)
+    return alike.transpose(2, 3).flatten(1, 2)
+
+
 def averaged(maps: Float[Tensor, "n k h w"], window: int) -> Float[Tensor, "n k h w"]:
     """Each point's mean over the square of this odd side around it, as far as it lies in the map."""
     if window == 1:

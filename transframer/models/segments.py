@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from transframer.models.packed_attention import Padded, padded
 
 # What one more group costs in attention, in events (see `length_groups`): a rough figure for a CPU;
 # elsewhere, unmeasured, launches rule, and only much padding is worth a group.
@@ -22,13 +25,20 @@ class Segments:
     """Which of T events belong to which sequence.
 
     Attributes:
+        lengths: b, events of each sequence, in the order in which they follow one another.
         groups: for k sequences of about n events each: k, their rows in the batch; and k x n, their events,
             the last one again where a sequence is shorter.
         order: T, where each event is in the groups' events, one group after the other.
     """
 
+    lengths: Sequence[int]
     groups: list[tuple[Tensor, Tensor]]
     order: Tensor
+
+    @cached_property
+    def padded(self) -> Padded:
+        """The same for attention by products."""
+        return padded(self.lengths)
 
     @torch.compiler.disable
     def map(self, function: Callable[..., Tensor], *packed: Tensor) -> Tensor:
@@ -83,7 +93,7 @@ def segments_of(lengths: Sequence[int], device: torch.device) -> Segments:
         order[events[real]] = before + torch.arange(real.numel()).view(real.shape)[real]
         groups.append((rows.to(device), events.to(device)))
         before += real.numel()
-    return Segments(groups, order.to(device))
+    return Segments(lengths, groups, order.to(device))
 
 
 def length_groups(lengths: Sequence[int], group_events: int) -> list[list[int]]:

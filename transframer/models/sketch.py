@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from timm.layers import LayerNorm2d
@@ -76,7 +77,8 @@ class PixelSketch(nn.Module):
             RGB in grey levels from 128, and from 0 a difference; -256 to 256.
         """
         quarter, half = finer
-        half = half + self.hints(F.pixel_unshuffle(hints.flatten(1, 2).to(half.dtype) / _GREYS, 2))
+        near = F.pixel_unshuffle(hints.flatten(1, 2).to(half.dtype) / _GREYS, 2)
+        half = half + self.hints(near.contiguous(memory_format=torch.channels_last))
         x = cells
         for lower, norm, mix, skip in zip(self.lower, self.norms, self.mix, (quarter, half), strict=True):
             x = F.interpolate(lower(x), size=skip.shape[2:], mode="nearest") + norm(skip)

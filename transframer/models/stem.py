@@ -14,7 +14,13 @@ from timm.models.nfnet import _nonlin_gamma
 from torch import Tensor, nn
 
 from transframer.models.batch import Batch
-from transframer.models.motion import TimedPairs, averaged, displaced, mean_displacement, timed_pairs
+from transframer.models.motion import (
+    TimedPairs,
+    averaged,
+    correlated,
+    mean_displacement,
+    timed_pairs,
+)
 
 _SHARPNESS = 4.0  # what a cosine of 1 counts
 _SOFTMAX_SHARPNESS = 16.0  # the same in the softmax over displacements, at the start
@@ -56,12 +62,14 @@ class PixelStem(nn.Module):
             Of all cells, (f + b) x width x gy x gx; and, where `finer`, of the target slots at a quarter of
             the resolution and at half of it.
         """
-        half = F.silu(self.to_half((batch.images.to(annotation.dtype) - 127.5) / 64.0))
+        images = (batch.images.to(annotation.dtype) - 127.5) / 64.0
+        half = F.silu(self.to_half(images.contiguous(memory_format=torch.channels_last)))
         quarter = F.silu(self.to_quarter(half))
         fused = _summed(quarter, self.weigh(annotation), batch)
         pairs = timed_pairs(batch)
         if len(pairs.rows):
             fused = fused.index_add(0, pairs.rows, self.motion(quarter, pairs).to(fused.dtype))
+        fused = fused.contiguous(memory_format=torch.channels_last)
         fused = fused + self.fused(fused)
         cells = self.coarse(torch.cat([quarter, fused]))
         if self.weigh_half is None:
@@ -75,6 +83,7 @@ def _summed(x: Tensor, weights: Tensor, batch: Batch) -> Tensor:
     weighted = x * (1 + scale) + shift
     count = x.new_zeros(len(batch)).index_add_(0, batch.episode, x.new_ones(len(batch.episode)))
     fused = x.new_zeros(len(batch), *x.shape[1:]).index_add_(0, batch.episode, weighted.to(x.dtype))
+    fused = fused.contiguous(memory_format=torch.channels_last)
     return fused / count[:, None, None, None].sqrt()
 
 
@@ -113,8 +122,7 @@ class MotionCosts(nn.Module):
             x = F.interpolate(x, (rows, columns), mode="area")
         x = F.normalize(F.instance_norm(x), dim=1)  # what is everywhere tells no places apart
         line = torch.arange(-self.reach, self.reach + 1, device=x.device, dtype=dtype)
-        seen = displaced(x[pairs.early], x[pairs.late], pairs.early_at, pairs.late_at, line)
-        alike = torch.cat([(one * other).sum(2) for one, other in seen], 1)
+        alike = correlated(x[pairs.early], x[pairs.late], pairs.early_at, pairs.late_at, line)
         found = []
         for window, sharpness in zip(self.windows, self.log_sharpness.exp(), strict=True):
             mean = averaged(alike, window)

@@ -119,8 +119,7 @@ class Transframer(FramePredictor, Pretrained):
         dct = {**dct, "partial": partial * step}
         pixels = dct.pop("hint_pixels", None)
         x, finer = self.encoder(batch, dct, start_channel)
-        frames = len(batch.images)
-        cells, sketch, hints = x[frames:], None, dct.get("hints")
+        cells, sketch, hints = x[-len(batch) :], None, dct.get("hints")
         grid = (partial.shape[2], partial.shape[3])
         if self.sketch is not None and hints is not None and pixels is not None:
             with convolving(x.device):
@@ -132,7 +131,7 @@ class Transframer(FramePredictor, Pretrained):
         memory, memory_mask = cells, None
         if self.config.memory == "all":
             m = x.shape[1]
-            memory = torch.cat([x[:frames], cells, x.new_zeros(1, m, x.shape[2])])
+            memory = torch.cat([x[: -len(batch)], cells, x.new_zeros(1, m, x.shape[2])])
             memory = memory.index_select(0, batch.slots.flatten()).view(len(batch), -1, x.shape[2])
             memory_mask = (batch.slots < len(x)).repeat_interleave(m, 1)
         keys_values = [

@@ -43,16 +43,20 @@ class EncoderBlock(nn.Module):
         self.gates = nn.Parameter(torch.full((2,), config.gate_init))
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, groups: Sequence[Tensor]) -> Tensor:
-        """Mixes frames x, f x c x gy x gx; `groups` says which belong to one episode."""
+    def forward(self, x: Tensor, groups: Sequence[Tensor], targets: int = 0) -> Tensor:
+        """Mixes frames x, f x c x gy x gx; `groups` says which belong to one episode.
+
+        Args:
+            targets: where not 0, only so many frames are wanted: the last, one of each episode.
+        """
         with convolving(x.device):
             x = self.convolution(x)
-        shape = x.shape
         cells = x.flatten(2).transpose(1, 2)  # f m c
         gates = self.gates.unbind()
-        cells = cells + gates[0] * self.dropout(self.attention(self.norms[0](cells), groups))
+        mixed = self.dropout(self.attention(self.norms[0](cells), groups, last_only=targets > 0))
+        cells = cells[-targets:] + gates[0] * mixed
         cells = cells + gates[1] * self.dropout(self.mlp(self.norms[1](cells)))
-        return cells.transpose(1, 2).reshape(shape)
+        return cells.mT.unflatten(2, x.shape[2:])  # channels last, as the convolutions then give it
 
 
 class MultiFrameUNet(nn.Module):
@@ -86,11 +90,12 @@ class MultiFrameUNet(nn.Module):
         )
         self.to_finer = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(widths))
         self.norm = nn.LayerNorm(width)
+        self.targets_only = config.memory == "target"
 
     def forward(
         self, batch: Batch, dct: dict[str, Tensor], start_channel: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Features of every frame, context frames first, then one target slot per episode.
+        """Features of the target slots, and of the context frames where the decoders read them too.
 
         Args:
             dct: DCT-images in codec channel order: "context" (f), "partial" (the target as decoded
@@ -98,13 +103,18 @@ class MultiFrameUNet(nn.Module):
             start_channel: per episode, the channel at which the next chunk starts.
 
         Returns:
-            (f + b) x gy*gx x width, and the target slots' features at a quarter of the resolution and at
-            half of it, b x c x h x w each; none in a model without a sketch.
+            (f + b) x gy*gx x width, context frames first, where the memory is "all", else b x gy*gx x width;
+            and the target slots' features at a quarter of the resolution and at half of it, b x c x h x w
+            each, none in a model without a sketch.
         """
         with convolving(start_channel.device):
             x, finer = self._inputs(batch, dct, start_channel)
         grid = (x.shape[2], x.shape[3])
         x = x + self.positions(grid, x.device).T.view(1, -1, *grid)
+        x = x.contiguous(memory_format=torch.channels_last)
+        # The last block need not make what no decoder reads.
+        last = list((self.up or self.down)[0].children())[-1:]
+        wanted = dict.fromkeys(last, len(batch)) if self.targets_only else {}
         skips = []
         for level, blocks in enumerate(self.down):
             if level:
@@ -112,14 +122,14 @@ class MultiFrameUNet(nn.Module):
                 with convolving(x.device):
                     x = self.to_coarser[level - 1](x)
             for block in blocks.children():
-                x = block(x, batch.groups)
+                x = block(x, batch.groups, wanted.get(block, 0))
         for level in reversed(range(len(self.up))):
             skip = skips.pop()
             with convolving(x.device):
                 x = self.to_finer[level](x)
             x = nn.functional.interpolate(x, size=skip.shape[2:], mode="nearest") + skip
             for block in self.up[level].children():
-                x = block(x, batch.groups)
+                x = block(x, batch.groups, wanted.get(block, 0))
         return self.norm(x.flatten(2).transpose(1, 2)), finer
 
     def _inputs(

@@ -58,14 +58,15 @@ class ValueHead(nn.Module):
                 the last two.
             table: from `table()`.
         """
-        logits = self.query(state) @ table.T / state.shape[-1] ** 0.5
+        query = self.query(state) / state.shape[-1] ** 0.5
+        logits = query @ table.T
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) + self.bias(channel)
         value = torch.arange(-self.max_value, self.max_value + 1, device=logits.device)
         if drafted is not None and self.correction is not None:
             centre, log_spread = (drafted[..., 1:] + self.correction(state)).unbind(-1)
             distance = (value.to(logits.dtype).asinh() - centre[..., None]).abs()
-            logits = logits - distance * (-log_spread).exp()[..., None]
-        return logits.masked_fill(value == 0, -torch.inf)
+            logits = torch.addcmul(logits, distance, (-log_spread).exp()[..., None], value=-1)
+        return logits.index_fill(-1, value[self.max_value : self.max_value + 1] + self.max_value, -torch.inf)
 
 
 def _value_features(max_value: int) -> Tensor:

@@ -68,7 +68,7 @@ class TrainConfig:
         gradient_clip: the greatest norm of the gradient.
         ema_decay: the greatest decay of the moving average of the weights, which is what is evaluated and
             saved; it starts lower, so that early weights are forgotten.
-        precision: bf16 is mixed precision; auto takes it on CUDA, and fp32 on a CPU, where it is slower.
+        precision: bf16 is mixed precision; auto takes it on CUDA, and on a CPU that multiplies bf16.
         compile: compile the predictor's blocks with torch.compile: minutes to start; does not win on a CPU.
         workers: processes that make data; 0 makes them in the training process, between the steps. Not used
             where scenes are rendered on the device.

@@ -18,6 +18,7 @@ from transframer.training.config import TrainConfig
 from transframer.training.distributed import Ranks, ranks
 from transframer.training.folders import DISK_FULL, disk_error
 from transframer.training.mixture import SampleSource
+from transframer.training.precision import keep_kernels
 from transframer.training.run import Run
 from transframer.training.stopping import StopRequests
 
@@ -36,6 +37,7 @@ def train(config: TrainConfig) -> Path:
     from transframer.registry import task_names
     from transframer.training.material import Material, first_predictor, learnable
 
+    keep_kernels()
     with ranks(config.device) as group:
         chosen = bool(config.tasks or config.resume)
         config = settle(config, group, task_names())

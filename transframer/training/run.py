@@ -37,6 +37,7 @@ from transframer.training.optimisation import (
     set_learning_rate,
     size_line,
 )
+from transframer.training.precision import trains_in_bf16
 from transframer.training.rendering import rendered, training_batches
 from transframer.training.report import Report, tensorboard_writer
 from transframer.training.stopping import StopRequests
@@ -73,8 +74,7 @@ class Run:
             for block in self.predictor.blocks():
                 block.compile(dynamic=True)
         self.loss = group.wrap(LossOf(self.predictor))
-        on_cuda = group.device.type == "cuda"
-        self.bf16 = config.precision == "bf16" or (config.precision == "auto" and on_cuda)
+        self.bf16 = trains_in_bf16(config.precision, group.device)
         self.step, self.trained_s, self.validated, self.not_finite = 0, 0.0, 0, 0
         self.best = Best(config.data_tasks or list(tasks), config.patience)
         self.bad = BadSamples(self.folder, group.rank, config.max_bad_share, self.sources)
