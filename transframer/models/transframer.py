@@ -102,8 +102,9 @@ class Transframer(FramePredictor, Pretrained):
         if self.draft is not None:
             look, motion = hint_images(batch).unbind(1)
             images["hint_pixels"] = torch.stack([look - batch.level, motion - 128], 1)
-            hints = [dct_from_image(x + 128, batch.halves_chroma) for x in images["hint_pixels"].unbind(1)]
-            images["hints"] = torch.stack(hints, 1)
+            halved = batch.halves_chroma.repeat_interleave(N_HINTS)
+            hints = dct_from_image(images["hint_pixels"].flatten(0, 1) + 128, halved)
+            images["hints"] = hints.unflatten(0, (len(batch), N_HINTS))
         return images
 
     def encode(self, batch: Batch, dct: dict[str, Tensor], partial: Tensor, start_channel: Tensor) -> Context:
