@@ -45,6 +45,13 @@ def any_model():
     return wake(Transframer(CONFIG))
 
 
+def with_gradients(function, inputs, gradient):
+    """What a function gives, and its gradients to its inputs, for a gradient of what it gives."""
+    leaves = [t.detach().clone().requires_grad_() for t in inputs]
+    out = function(*leaves)
+    return [out.detach(), *torch.autograd.grad(out, leaves, gradient.to(out.dtype))]
+
+
 def smooth_image(seed, size=(32, 32)):
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(1, 3, 4, 4, generator=generator)

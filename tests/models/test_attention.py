@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.models.conftest import episode
+from tests.models.conftest import episode, with_gradients
 from transframer.models import attention, packed_attention
 from transframer.models.attention import MultiQueryAttention, attend
 
@@ -34,12 +34,6 @@ def operands(kind, dtype):
         mask = torch.ones(N, m, dtype=torch.bool).tril(3)
         allowed = mask.expand(B, -1, -1)
     return inputs, gradient, mask, allowed
-
-
-def with_gradients(function, inputs, gradient):
-    leaves = [t.detach().clone().requires_grad_() for t in inputs]
-    out = function(*leaves)
-    return [out.detach(), *torch.autograd.grad(out, leaves, gradient.to(out.dtype))]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from tests.models.conftest import with_gradients
 from transframer.models import packed_attention
 from transframer.models.packed_attention import attend_by_products, padded
 
@@ -22,12 +23,6 @@ def slow(query, keys, values, causal):
             out.append((query[begin + i] @ k.T / D**0.5).softmax(-1) @ v)
         begin += length
     return torch.stack(out)
-
-
-def with_gradients(function, inputs, gradient):
-    leaves = [t.detach().clone().requires_grad_() for t in inputs]
-    out = function(*leaves)
-    return [out.detach(), *torch.autograd.grad(out, leaves, gradient.to(out.dtype))]
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -148,16 +148,10 @@ class _Products(torch.autograd.Function):
             ):
                 before = key[0, 0] if first else total
                 torch.addmm(before, *factors, beta=int(not first), alpha=alpha, out=total)
-        query_gradient = query_gradient.view(-1, heads, d).index_select(0, ctx.sequences.place)
+        place = ctx.sequences.place
         if ctx.causal:
-            place = ctx.sequences.place
-            return (
-                query_gradient,
-                key_gradient.index_select(0, place),
-                value_gradient.index_select(0, place),
-                None,
-                None,
-            )
+            key_gradient, value_gradient = (t.index_select(0, place) for t in (key_gradient, value_gradient))
+        query_gradient = query_gradient.view(-1, heads, d).index_select(0, place)
         return query_gradient, key_gradient.view(key_shape), value_gradient.view(key_shape), None, None
 
 
