@@ -107,8 +107,7 @@ def displaced(
         Both frames for one displacement down and all to the right.
     """
     seen = []
-    for image, at in ((early, early_at), (late, late_at)):
-        shift = line * (at / (late_at - early_at))[:, None]
+    for image, shift in zip((early, late), _shifts(line, early_at, late_at), strict=True):
         columns, rows = (_shifting(shift, size) for size in (image.shape[3], image.shape[2]))
         moved = _product(image.flatten(1, 2)[:, None], columns.mT)
         seen.append((moved.unflatten(2, image.shape[1:3]), rows))
@@ -136,9 +135,9 @@ def correlated(
     n, (h, w), k = len(early), early.shape[2:], len(line)
     pairs = _product(early.flatten(2).mT, late.flatten(2)).view(n, h, w, h, w)
     pairs = pairs.transpose(2, 3).reshape(n, h * h, w * w)
-    early_at, late_at = (line * (at / (late_at - early_at))[:, None] for at in (early_at, late_at))
+    early_shift, late_shift = _shifts(line, early_at, late_at)
     rows, columns = (
-        (_shifting(early_at, size)[..., :, None] * _shifting(late_at, size)[..., None, :]).view(
+        (_shifting(early_shift, size)[..., :, None] * _shifting(late_shift, size)[..., None, :]).view(
             n, k * size, size * size
         )
         for size in (h, w)
@@ -173,6 +172,14 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     """Matrix product in the precision of its factors, also in mixed precision."""
     with torch.autocast(a.device.type, enabled=False):
         return a @ b
+
+
+def _shifts(
+    line: Float[Tensor, " k"], early_at: Float[Tensor, " n"], late_at: Float[Tensor, " n"]
+) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
+    """How far points are from their places at time 0 in the early and in the late frame, if they move so."""
+    span = late_at - early_at
+    return line * (early_at / span)[:, None], line * (late_at / span)[:, None]
 
 
 def _shifting(shift: Float[Tensor, "n k"], size: int) -> Float[Tensor, "n k size size"]:
