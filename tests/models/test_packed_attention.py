@@ -7,7 +7,7 @@ import torch
 
 from tests.models.conftest import with_gradients
 from transframer.models import packed_attention
-from transframer.models.packed_attention import attend_by_products, padded
+from transframer.models.packed_attention import attend_by_products, spans_to_past
 
 LENGTHS, HEADS, D, CELLS = [5, 0, 1, 33, 64], 2, 4, 3
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.03}
@@ -35,8 +35,7 @@ def test_sequences_attend_in_value_and_gradient(causal, dtype, rows, monkeypatch
     shapes = (events, HEADS, D), seen, seen, (events, HEADS, D)
     *inputs, gradient = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
     exact = with_gradients(lambda *t: slow(*t, causal), [t.double() for t in inputs], gradient)
-    sequences = padded(LENGTHS)
-    got = with_gradients(lambda *t: attend_by_products(*t, sequences, causal), inputs, gradient)
+    got = with_gradients(lambda *t: attend_by_products(*t, LENGTHS, causal), inputs, gradient)
     for value, truth in zip(got, exact, strict=True):
         assert value.dtype == dtype
         assert (value.double() - truth).abs().max() <= TOLERANCE[dtype] * truth.abs().max()
@@ -46,7 +45,7 @@ def test_few_shapes_come_up():
     """Each product's shape is a kernel to compile: of sequences of 1 to 256 events there are few."""
     shapes = set()
     for length in range(1, 257):
-        spans = padded([length]).to_past(8)
+        spans = spans_to_past([length], 8)
         assert max(span.end for span in spans) == math.ceil(length / 32) * 32
         shapes |= {(span.end - span.begin, span.key_end - span.key_begin) for span in spans}
     assert len(shapes) <= 16

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transframer.models.packed_attention import attend_by_products, padded
+from transframer.models.packed_attention import attend_by_products
 from transframer.models.segments import Segments
 
 # Products keep all scores for the backward pass: with 1,280 keys ten times the memory, and no faster.
@@ -79,7 +79,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, cau
     if path == "products" and mask is None:
         if causal:
             keys, values = keys.flatten(0, 1), values.flatten(0, 1)
-        y = attend_by_products(query.flatten(0, 1), keys, values, padded([n] * b), causal)
+        y = attend_by_products(query.flatten(0, 1), keys, values, [n] * b, causal)
         return y.view(query.shape)
     dtype = query.dtype
     with torch.autocast(query.device.type, enabled=False) if path != "sdpa" else nullcontext():
@@ -99,7 +99,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, cau
 def attend_to_past(query: Tensor, keys: Tensor, values: Tensor, segments: Segments) -> Tensor:
     """Causal attention in sequences that follow one another: T x heads x d queries, T x d keys and values."""
     if attention_path(query) == "products":
-        return attend_by_products(query, keys, values, segments.padded, causal=True)
+        return attend_by_products(query, keys, values, segments.lengths, causal=True)
     return segments.map(
         lambda _, query, keys, values: attend(query, keys, values, None, query.shape[1] > 1),
         query, keys, values,
@@ -116,7 +116,7 @@ def attend_to_memory(
         mask: b x m, true where allowed; None where all is.
     """
     if attention_path(query) == "products" and mask is None:
-        return attend_by_products(query, keys, values, segments.padded, causal=False)
+        return attend_by_products(query, keys, values, segments.lengths, causal=False)
 
     def attending(rows: Tensor, query: Tensor) -> Tensor:
         own, allowed = (keys.index_select(0, rows), values.index_select(0, rows)), None

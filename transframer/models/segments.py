@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
-
-from transframer.models.packed_attention import Padded, padded
 
 # What one more group costs in attention, in events (see `length_groups`): a rough figure for a CPU;
 # elsewhere, unmeasured, launches rule, and only much padding is worth a group.
@@ -34,11 +31,6 @@ class Segments:
     lengths: Sequence[int]
     groups: list[tuple[Tensor, Tensor]]
     order: Tensor
-
-    @cached_property
-    def padded(self) -> Padded:
-        """The same for attention by products."""
-        return padded(self.lengths)
 
     @torch.compiler.disable
     def map(self, function: Callable[..., Tensor], *packed: Tensor) -> Tensor:
