@@ -1,12 +1,14 @@
 """`transframer new-task` writes a package that passes its own tests; names that cannot be are refused."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.test_docs import blocks, is_understood
 from transframer import cli
 from transframer.new_task_config import NewTaskConfig
 
@@ -52,6 +54,16 @@ def test_it_is_listed_when_it_is_included_and_holds_no_placeholder(package, caps
         assert "my_task" not in text
         assert "mytask" not in text
         assert "my-task" not in text
+
+
+def test_the_commands_of_its_readme_are_understood(package, monkeypatch, fresh_registry):
+    monkeypatch.chdir(package)
+    assert cli.main(["--include", "crack_detection.py", "tasks"]) == 0
+    (block,) = blocks(package / "README.md", "bash")
+    lines = [shlex.split(line.partition(" #")[0]) for line in block.splitlines()]
+    commands = [words for program, *words in lines if program == "transframer" and "tasks" not in words]
+    assert len(commands) == 3
+    assert all(is_understood(words, monkeypatch) for words in commands)
 
 
 def test_it_is_a_task_after_it_is_installed(package, tmp_path):
