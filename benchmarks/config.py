@@ -101,8 +101,22 @@ class BenchmarkConfig:
                 expected="rollout_frames of at least 1 with it",
                 next_step="give --rollout-frames too",
             )
+        if self.data == "world":
+            self.require_whole("the world, whose test split is measured")
         self._check_specialists()
         _ = self.sampling()  # raises where the settings contradict each other
+
+    def require_whole(self, what: str) -> None:
+        """Refuses what says how a data set is to be read, for data that are none.
+
+        Raises:
+            ConfigError: a split, a format or options, for `what`.
+        """
+        for name in ("split", "data_format", "data_options"):
+            if (given := getattr(self, name)) not in ("test", None, {}):
+                raise ConfigError(
+                    f"{given} for {what}", field=name, expected="a data set of your own with it"
+                )
 
     def _check_specialists(self) -> None:
         if self.specialists and self.data != "world":

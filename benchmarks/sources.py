@@ -196,6 +196,7 @@ def source_for(config: BenchmarkConfig, training: TrainConfig) -> Source:
     if config.data == "world":
         return WorldSource(config.seed, size_px)
     if config.data == "motorcycle" and config.data_format is None and training.data != config.data:
+        config.require_whole("the motorcycle pair, which is measured whole")
         return MotorcycleSource(config.seed, size_px)
     from transframer.benchmarks.data_source import DataSource
 

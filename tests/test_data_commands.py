@@ -187,6 +187,19 @@ def test_without_a_task_those_served_are_listed(tmp_path, capsys, monkeypatch):
     assert "codec" not in out
 
 
+def test_of_several_layouts_each_task_is_asked_of_its_own(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "transframer.data_check.task_names", lambda: ("image_classification", "video_prediction")
+    )
+    for name in ("cat", "dog", "emu", "fox"):
+        (tmp_path / name).mkdir()
+        for number in range(12):
+            Image.new("RGB", (16, 16), (20 * number, 0, 0)).save(tmp_path / name / f"{number}.png")
+    cli.main(["data", "check", str(tmp_path), "--size-px", "32"])
+    served = re.findall(r"serves (\w+)", capsys.readouterr().out)
+    assert served == ["image_classification", "video_prediction"]
+
+
 def test_what_cannot_be_opened_is_an_error(tmp_path, capsys):
     assert check(tmp_path) == 2
     assert f"{tmp_path}/train: no such folder" in capsys.readouterr().err

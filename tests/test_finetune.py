@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import shlex
 import signal
+from pathlib import Path
 from typing import Any, ClassVar, NotRequired, TypedDict
 
 import numpy as np
@@ -17,10 +19,11 @@ from transframer.benchmarks.quality import benchmark, tasks_of_world
 from transframer.data.dataset import SPLITS
 from transframer.data.datasets.image_folder import ImageFolder
 from transframer.errors import CheckpointError, ConfigError, DataError, UnknownNameError
-from transframer.finetune import finetune, train_config
+from transframer.finetune import finetune, measuring, train_config
 from transframer.finetune_config import FinetuneConfig
 from transframer.models.presets import LEARNING_RATES, PRESETS
 from transframer.models.transframer import Transframer
+from transframer.options import parse
 from transframer.predict import predict_files
 from transframer.predict_config import PredictConfig
 from transframer.registry import get_task
@@ -413,3 +416,13 @@ def test_low_rank_gives_a_run_like_any_other(world_run, folder, tmp_path):
         )
     )
     assert result.task == TASK
+
+
+def test_the_benchmark_that_comes_next_can_be_typed():
+    options = {"columns": {"label": "fine_label"}, "train_samples": 100}
+    config = FinetuneConfig(TASK, "my photos", data_options=options, out=Path("runs/a"))
+    words = shlex.split(measuring(config).command)
+    assert words[:2] == ["transframer", "benchmark"]
+    parsed = parse(BenchmarkConfig, words[2:], prog="transframer benchmark", positional=("run",))
+    assert (parsed.run, parsed.data) == (Path("runs/a"), "my photos")
+    assert parsed.data_options == {"columns": {"label": "fine_label"}}

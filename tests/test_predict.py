@@ -168,6 +168,16 @@ def test_a_folder_gives_a_prediction_for_each_image_in_it(tmp_path, echo):
     assert len(echo.asked) == 1, "images of any size go through the model together"
 
 
+def test_frames_of_a_folder_are_taken_as_people_count_them(tmp_path, echo):
+    """10 comes after 2; and what macOS leaves beside them is no frame."""
+    for number in (1, 2, 9, 10, 11):
+        Image.new("RGB", (16, 16), (10 * number,) * 3).save(tmp_path / f"{number}.png")
+    (tmp_path / "._1.png").write_bytes(b"resource fork")
+    predict_files(PredictConfig((str(tmp_path),), "video_prediction", str(tmp_path / "out"), "run"))
+    ((episode,),) = echo.asked
+    assert [int(frame.image[0, 0, 0]) for frame in episode.context] == [10, 20, 90, 100, 110]
+
+
 def test_predictions_are_reproducible_and_several_samples_are_combined(tmp_path, echo):
     halves().save(tmp_path / "photo.png")
 

@@ -434,6 +434,8 @@ def test_a_log_file_gets_lines(tmp_path, toy, monkeypatch, capsys):
         ({"device": "abacus"}, ["a.png"], "'abacus' is no device"),
         ({"out": "text.png/clip.mp4"}, ["a.png"], "text.png: is no folder that can be written to"),
         ({"out": "folder.mp4"}, ["a.png"], "folder.mp4: is a folder"),
+        ({"out": "a.mp4"}, ["a.png"], "a.png: would be replaced, and is given"),
+        ({"out": "folder.mp4/../in.mp4"}, ["in.mp4"], "in.mp4: would be replaced, and is given"),
     ],
 )
 def test_wrong_input_is_told_before_the_model_is_loaded(tmp_path, monkeypatch, settings, context, message):

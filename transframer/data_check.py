@@ -48,7 +48,7 @@ def check(config: CheckConfig) -> int:
     print("  " + ", ".join(f"{split} {len(splits[split])}" for split in SPLITS if split in splits))
     for split, reason in absent.items():
         print(f"  no {split} split: {reason}")
-    served = [] if task else _served(config, format, first.split)
+    served = [] if task else _served(config, first.split)
     for each in served:
         print(f"  serves {each.task}" if each.problem is None else f"  not {each.task}: {each.problem}")
 
@@ -99,9 +99,9 @@ def _opened(config: CheckConfig, task: Task | None) -> tuple[dict[str, Dataset],
     return opened, {split: str(error).replace("\n", "; ") for split, error in errors.items()}
 
 
-def _served(config: CheckConfig, format: str, split: str) -> list[Served]:
-    def opened(task: Task) -> Dataset:
-        return open_dataset(config.data, split, task, format=format, options=config.data_options)
+def _served(config: CheckConfig, split: str) -> list[Served]:
+    def opened(task: Task) -> Dataset:  # of several layouts, each task may take another
+        return open_dataset(config.data, split, task, format=config.format, options=config.data_options)
 
     return served_tasks(task_names(), opened, config.size_px)
 

@@ -60,9 +60,16 @@ def finetune(config: FinetuneConfig) -> Path:
                   "after": [r.to_json(pictures=False) for r in after]}  # fmt: skip
         write_text(folder / f"{OLD_TASKS}.json", json.dumps(record, indent=1) + "\n")
         print(text)
-    named = f" --data-format {config.data_format}" if config.data_format else ""
-    print(f"next: transframer benchmark {folder} --data {config.data}{named}")
+    print(f"next: {measuring(config).command}")
     return folder
+
+
+def measuring(config: FinetuneConfig) -> BenchmarkConfig:
+    """The benchmark of what was fine-tuned, on the test part of its data."""
+    options = {key: value for key, value in config.data_options.items() if key != "train_samples"}
+    return BenchmarkConfig(
+        run=config.folder, data=str(config.data), data_format=config.data_format, data_options=options
+    )
 
 
 def train_config(config: FinetuneConfig, stored: TrainConfig, old: Sequence[str]) -> TrainConfig:

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from transframer.data.datasets.own_folders import is_hidden, natural_key
 from transframer.data.formats.cameras import read_cameras
 from transframer.data.formats.images import load_image, resize_image
 from transframer.errors import ConfigError, DataError
@@ -115,7 +116,8 @@ def _image_files(given: Sequence[str]) -> Iterator[Path]:
         if not path.is_dir():
             yield path
             continue
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        inside = sorted(path.iterdir(), key=lambda file: natural_key(file.name))
+        found = [file for file in inside if file.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(file)]
         if not found:
             run = any((path / name).is_file() for name in ("config.yaml", "config.json"))
             raise DataError(

@@ -51,6 +51,11 @@ class Clip:
     static: bool = False
     training_context: tuple[tuple[int, ...], ...] = ()
 
+    @property
+    def asks_for_its_image(self) -> bool:
+        """Whether the one image is the target as well; with more frames, a video is asked for."""
+        return bool(self.target) and self.frames == 1
+
     def contexts(self, split: str) -> tuple[tuple[int, ...], ...]:
         """The choices of context in a split."""
         return self.context + self.training_context if split == "train" else self.context

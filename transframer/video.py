@@ -10,7 +10,7 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -58,7 +58,7 @@ def draw_video(config: VideoConfig) -> list[Path]:
     window = config.window or window_of(task)
     require_able(task, prompt.frames, window)
     device = choose_device(config.device)
-    _require_writable([*config.videos, config.sheet])
+    _require_writable([*config.videos, config.sheet], config.context)
     settings = {
         "run": _digest_of_weights(located(config.run)),
         "context": hashlib.sha256(prompt.frames.numpy().tobytes()).hexdigest(),
@@ -168,8 +168,8 @@ def _size_of(size: tuple[int, int], longer_px: int) -> tuple[int, int]:
     return height, width
 
 
-def _require_writable(files: list[Path]) -> None:
-    """Raises DataError where files could not be written; makes no folder."""
+def _require_writable(files: list[Path], given: Sequence[str]) -> None:
+    """Raises DataError where files could not be written, or would replace what is given; makes no folder."""
     folder = files[0].parent
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
@@ -177,6 +177,8 @@ def _require_writable(files: list[Path]) -> None:
     for path in files:
         if path.is_dir():
             raise DataError("is a folder", file=path, expected="the name of a file")
+        if path.resolve() in {Path(name).resolve() for name in given}:
+            raise DataError("would be replaced, and is given", file=path, next_step="give another --out")
 
 
 def _digest_of_weights(run: Path) -> str:

@@ -13,6 +13,7 @@ from transframer.data.datasets.own_folders import (
     FrameFiles,
     cut,
     folder_of_split,
+    is_hidden,
     natural_key,
     split_folders,
 )
@@ -138,12 +139,16 @@ def _images(folder: Path) -> dict[str, list[Path]]:
         )
     found: dict[str, list[Path]] = {}
     for path in sorted(images.iterdir(), key=lambda path: natural_key(path.name)):
-        if path.name.startswith("."):
+        if is_hidden(path):
             continue
         if path.is_dir():
             if path.name in _SPLIT_NAMES:
                 raise DataError("a split inside images", file=path, expected=f"{path.name}/images/NAME.jpg")
-            inside = [frame for frame in path.iterdir() if frame.suffix.lower() in IMAGE_SUFFIXES]
+            inside = [
+                frame
+                for frame in path.iterdir()
+                if frame.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(frame)
+            ]
             name, paths = path.name, sorted(inside, key=lambda frame: natural_key(frame.name))
         elif path.suffix.lower() in IMAGE_SUFFIXES:
             name, paths = path.stem, [path]

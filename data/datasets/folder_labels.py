@@ -18,7 +18,7 @@ from torch import Tensor
 from transframer.data.datasets.boxes import clipped, corners_from_xywh
 from transframer.data.datasets.coco_json import categories, read_json
 from transframer.data.datasets.label_maps import check_size, read_numbers
-from transframer.data.datasets.own_folders import natural_key
+from transframer.data.datasets.own_folders import is_hidden, natural_key
 from transframer.data.formats.flo import read_flo
 from transframer.data.formats.images import image_size, load_image
 from transframer.data.formats.pfm import read_pfm
@@ -52,7 +52,9 @@ class FolderLabels:
         self.folder, self.parts, self.root = folder, tuple(parts), root
         self.files = {
             kind: {
-                path.stem: path.name for path in sorted((folder / kind).iterdir()) if path.suffix in suffixes
+                path.stem: path.name
+                for path in sorted((folder / kind).iterdir())
+                if path.suffix.lower() in suffixes and not is_hidden(path)
             }
             for kind, (suffixes, _) in KINDS.items()
             if (folder / kind).is_dir()
@@ -274,10 +276,10 @@ def _array(path: Path) -> Float[np.ndarray, ...]:
 
 
 def _depth(path: Path, image: Path) -> dict[str, Any]:
-    if path.suffix == ".png":
+    if path.suffix.lower() == ".png":
         depth = read_depth_png(path)
     else:
-        depth = read_pfm(path)[0] if path.suffix == ".pfm" else torch.from_numpy(_array(path))
+        depth = read_pfm(path)[0] if path.suffix.lower() == ".pfm" else torch.from_numpy(_array(path))
     if depth.ndim != 2:
         raise DataError(f"an array of {tuple(depth.shape)}", file=path, expected="height x width")
     check_size(path, depth.numpy(), image)
@@ -285,7 +287,7 @@ def _depth(path: Path, image: Path) -> dict[str, Any]:
 
 
 def _flow(path: Path, image: Path) -> dict[str, Any]:
-    if path.suffix == ".flo":
+    if path.suffix.lower() == ".flo":
         flow = read_flo(path)
         valid = (flow.abs() < _UNKNOWN_FLOW).all(0)  # False also where it is nan
     else:
@@ -295,7 +297,7 @@ def _flow(path: Path, image: Path) -> dict[str, Any]:
 
 
 def _normals(path: Path, image: Path) -> dict[str, Any]:
-    if path.suffix == ".png":
+    if path.suffix.lower() == ".png":
         colours = load_image(path)
         normals = (colours.float() * 2 / 255 - 1) * (colours > 0).any(0)
     else:

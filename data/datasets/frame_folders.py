@@ -34,7 +34,8 @@ class FrameFolders(SequenceDataset):
     last tenth is "test", the tenth before it "validation".
 
     Args:
-        frames_per_s: of all sequences; without it, times are frame numbers and neighbouring frames are taken.
+        frames_per_s: of all sequences; without it, neighbouring frames are taken, and times are as if these
+            were the clip's step apart.
     """
 
     name: ClassVar[str] = "frames"

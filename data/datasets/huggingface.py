@@ -125,9 +125,9 @@ class HuggingFace(Dataset):
 
     @property
     def fields(self) -> frozenset[str]:
-        """Those that have a column; and the image as its own target where the clip has one."""
+        """Those that have a column; and the image as its own target where the clip asks for that."""
         fields = {*self._columns} | ({"box_labels"} if "boxes" in self._columns else set())
-        return frozenset(fields | ({"target"} if self.clip.target else set()))
+        return frozenset(fields | ({"target"} if self.clip.asks_for_its_image else set()))
 
     @property
     def classes(self) -> Mapping[str, tuple[str, ...]]:
@@ -168,7 +168,7 @@ class HuggingFace(Dataset):
         for field in dict.fromkeys(wanted):
             if field not in ("images", "box_labels"):
                 record |= self._label(field, row, images[0].shape[1:], place)
-        if "target" in keys and "target" not in record and self.clip.target:
+        if "target" in keys and "target" not in record and self.clip.asks_for_its_image:
             record["target"] = images[-1]
         for field in ("target", "mask", "depth_m"):
             if field in record and record[field].shape[-2:] != images[0].shape[1:]:

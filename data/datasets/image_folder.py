@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from transframer.data.dataset import part_of_training, three_parts
+from transframer.data.datasets.own_folders import is_hidden
 from transframer.data.datasets.stills import StillDataset
 from transframer.data.formats.images import load_image
 from transframer.errors import DataError
@@ -124,7 +125,7 @@ def _split_folders(root: Path) -> tuple[Path | None, Path | None]:
 
 def _class_folders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(Path(entry)))
 
 
 def _holds_images(folder: Path) -> bool:
@@ -140,7 +141,7 @@ def _images_below(folder: Path, name: str) -> list[str]:
         found += [
             os.path.join(inside, file)
             for file in names
-            if os.path.splitext(file)[1].lower() in _IMAGES and not file.startswith(".")
+            if os.path.splitext(file)[1].lower() in _IMAGES and not is_hidden(Path(file))
         ]
     return sorted(found)
 

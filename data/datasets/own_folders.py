@@ -98,6 +98,11 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     ]
 
 
+def is_hidden(path: Path) -> bool:
+    """Whether a file or folder is not meant to be seen, or is what macOS leaves: ._NAME, __MACOSX."""
+    return path.name.startswith((".", "__MACOSX"))
+
+
 def files_below(folder: Path, suffixes: Collection[str]) -> dict[str, list[str]]:
     """The files with these suffixes (lower case) by folder, at any depth, as paths in the folder, in order.
 
@@ -105,8 +110,8 @@ def files_below(folder: Path, suffixes: Collection[str]) -> dict[str, list[str]]
     """
     found = {}
     for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-        files = [n for n in names if os.path.splitext(n)[1].lower() in suffixes and not n.startswith(".")]
+        folders[:] = [name for name in folders if not is_hidden(Path(name))]
+        files = [n for n in names if os.path.splitext(n)[1].lower() in suffixes and not is_hidden(Path(n))]
         if files:
             inside = Path(os.path.relpath(place, folder)).as_posix()
             prefix = "" if inside == "." else f"{inside}/"

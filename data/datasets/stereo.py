@@ -78,9 +78,10 @@ class StereoDataset(Dataset):
     """One record for each pair, with depth, flow and cameras.
 
     The left photograph is the image of a record. Where `flow` or `flow_valid` is among the keys, `images`
-    holds both photographs and `cameras` both cameras, since flow leads from the first to the second. Where
-    the clip has a target, it is the right photograph if the record also asks for `query_camera`, and
-    otherwise the left one itself, as of any still (colourisation, super-resolution).
+    holds both photographs and `cameras` both cameras, since flow leads from the first to the second. Of a
+    clip in which only the camera moves, the target is the right photograph if the record also asks for
+    `query_camera`; of a clip of one frame it is the left one itself, as of any still (colourisation,
+    super-resolution). There is none of a video.
 
     A vertical offset between the photographs, below a pixel in rectified pairs, is taken for 0.
     """
@@ -92,9 +93,10 @@ class StereoDataset(Dataset):
 
     @property
     def fields(self) -> frozenset[str]:
-        """Photographs, depth, flow and cameras; with a target in the clip, also the right view."""
+        """Photographs, depth, flow and cameras; with a target that the pair has, also the right view."""
         fields = frozenset({"images", "depth_m", "flow", "flow_valid", "cameras"})
-        return fields | ({"target", "query_camera"} if self.clip.target else set())
+        has_target = self.clip.asks_for_its_image or (self.clip.static and self.clip.target)
+        return fields | ({"target", "query_camera"} if has_target else set())
 
     def __len__(self) -> int:
         return len(self.stereo_pairs)

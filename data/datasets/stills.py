@@ -31,17 +31,13 @@ class StillDataset(Dataset):
     @property
     def fields(self) -> frozenset[str]:
         """The image, the labels, and the image again as a target where the clip has one."""
-        return self.labels | {"images"} | ({"target"} if self._is_its_target else set())
-
-    @property
-    def _is_its_target(self) -> bool:
-        return bool(self.clip.target) and self.clip.frames == 1  # with more frames, a video is asked for
+        return self.labels | {"images"} | ({"target"} if self.clip.asks_for_its_image else set())
 
     def record(self, index: int, keys: Collection[str]) -> dict[str, Any]:
         """See `Dataset.record`."""
         image = self.image(index)
         record: dict[str, Any] = {"images": image[None]}
-        if "target" in keys and self._is_its_target:
+        if "target" in keys and self.clip.asks_for_its_image:
             record["target"] = image
         wanted = self.labels.intersection(keys)
         if wanted:

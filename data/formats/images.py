@@ -25,6 +25,7 @@ DEFAULT_MAX_PIXELS = 64_000_000
 _JPEG_SUFFIXES = {".jpg", ".jpeg"}
 _JPEG_BYTES = 4  # for a pixel, at most
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap the sides
+_PNG_EXIF = {"exif", "Raw profile type exif"}  # where Pillow keeps what a PNG's header has of it
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
@@ -73,8 +74,9 @@ def opened_image(
 def size_of(image: Image.Image) -> tuple[int, int]:
     """Height and width of an opened image as `load_image` gives it, from the header alone."""
     width, height = image.size
-    # Asked for its EXIF data, Pillow decodes a PNG.
-    sideways = image.format != "PNG" and image.getexif().get(_ORIENTATION) in _SIDEWAYS
+    # Asked for its EXIF data, Pillow decodes a PNG whose header has none.
+    has_exif = image.format != "PNG" or not _PNG_EXIF.isdisjoint(image.info)
+    sideways = has_exif and image.getexif().get(_ORIENTATION) in _SIDEWAYS
     return (width, height) if sideways else (height, width)
 
 

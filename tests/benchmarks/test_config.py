@@ -49,6 +49,16 @@ def test_command_states_what_differs_from_the_defaults():
     assert BenchmarkConfig(Path("run")).command == "transframer benchmark run"
 
 
+@pytest.mark.parametrize(
+    "changes", [{"split": "validation"}, {"data_format": "coco"}, {"data_options": {"year": "2014"}}]
+)
+def test_what_the_world_would_ignore_is_refused(changes):
+    with pytest.raises(ConfigError) as caught:
+        BenchmarkConfig(Path("run"), **changes)
+    assert caught.value.field in changes
+    BenchmarkConfig(Path("run"), data="photos", **changes)
+
+
 def test_importing_the_settings_is_light():
     code = (
         "import sys, transframer.benchmarks.config; "

@@ -170,19 +170,21 @@ def test_boxes(root):
         Folder(root, "test")
 
 
-@pytest.mark.parametrize("suffix", ["png", "npy", "pfm"])
+@pytest.mark.parametrize("suffix", ["png", "npy", "pfm", "PNG", "NPY", "PFM"])
 def test_depth(root, suffix):
     depth = np.linspace(0.5, 9.5, WIDTH * HEIGHT, dtype=np.float32).reshape(HEIGHT, WIDTH)
     depth[0, 0] = 0
     path = root / "test" / "depth" / f"a.{suffix}"
-    if suffix == "png":
-        save(path, np.round(depth * 1000).astype(np.uint16))
-    elif suffix == "npy":
-        save(path, np.where(depth == 0, np.nan, depth).astype(np.float64))
+    written = path.with_suffix(path.suffix.lower())
+    if written.suffix == ".png":
+        save(written, np.round(depth * 1000).astype(np.uint16))
+    elif written.suffix == ".npy":
+        save(written, np.where(depth == 0, np.nan, depth).astype(np.float64))
     else:
         path.parent.mkdir()
-        write_pfm(path, torch.from_numpy(np.where(depth == 0, np.inf, depth))[None])
-    assert np.allclose(only_record(root)["depth_m"], depth, atol=6e-4 if suffix == "png" else 1e-6)
+        write_pfm(written, torch.from_numpy(np.where(depth == 0, np.inf, depth))[None])
+    written.rename(path)
+    assert np.allclose(only_record(root)["depth_m"], depth, atol=6e-4 if suffix in ("png", "PNG") else 1e-6)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=rf"depth/a\.{suffix}"):

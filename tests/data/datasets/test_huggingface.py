@@ -310,6 +310,9 @@ def test_the_image_is_its_own_target_where_the_clip_asks(tmp_path):
     check_records(dataset)
     record = dataset.record(1, {"target"})
     assert torch.equal(record["target"], record["images"][0])
+    video = HuggingFace(tmp_path / "a", "test", Clip(frames=3, context=((0, 1),), target=(2,)))
+    assert "target" not in video.fields, "a still is no frame that comes next"
+    assert "target" not in video.record(1, {"images", "target"})
 
 
 def test_names_of_labels_that_are_text_or_numbers(tmp_path):

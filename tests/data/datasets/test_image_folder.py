@@ -41,7 +41,9 @@ def test_one_folder_is_cut_into_three(tmp_path):
     for name in COLOURS:
         write_class(tmp_path / name, 40, name)
     (tmp_path / "apple" / "notes.txt").write_text("no image")
-    (tmp_path / ".cache").mkdir()
+    for name in (".cache", "__MACOSX"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "apple" / "._apple_0.png").write_bytes(b"resource fork")
     assert guess_format(tmp_path) == "image_folder"
     parts = [ImageFolder(tmp_path, split) for split in SPLITS]
     for part in parts:

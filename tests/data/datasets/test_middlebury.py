@@ -15,7 +15,7 @@ from transframer.task import Clip
 from .contract import check_records
 
 SPLITS = ("train", "validation", "test")
-VIEW = Clip(frames=4, context=((0,), (0, 1)), target=(3,))
+VIEW = Clip(frames=4, context=((0,), (0, 1)), target=(3,), static=True)
 HEIGHT, WIDTH = 9, 14
 
 
@@ -113,15 +113,17 @@ def test_keys_decide_between_one_photograph_and_two(stereo):
     assert view["query_camera"].world_from_camera[0, 3] > 0
     both = dataset.record(0, {"images", "flow"})
     assert torch.equal(both["images"], torch.stack([left, right]))
-    colour = dataset.record(0, {"images", "target"})
+    colour = Middlebury(stereo, "test", Clip(target=(0,))).record(0, {"images", "target"})
     assert torch.equal(colour["target"], left), "of a still, the target is the still itself"
     files[1].unlink()
     files[3].unlink()
     assert set(dataset.record(0, {"images", "cameras"})) == {"images", "cameras"}, "needs no other file"
 
 
-def test_without_a_target_in_the_clip_there_is_none(stereo):
-    assert Middlebury(stereo).fields == {"images", "depth_m", "flow", "flow_valid", "cameras"}
+@pytest.mark.parametrize("clip", [Clip(), Clip(frames=3, context=((0, 1),), target=(2,))])
+def test_without_a_target_in_the_clip_or_of_a_video_there_is_none(stereo, clip):
+    dataset = Middlebury(stereo, "test", clip)
+    assert dataset.fields == {"images", "depth_m", "flow", "flow_valid", "cameras"}
 
 
 def test_flow_layout(flow):

@@ -19,7 +19,7 @@ from .contract import check_records
 
 SIZE = 128
 SPLITS = ("train", "validation", "test")
-VIEW = Clip(frames=4, context=((0,),), target=(3,))
+VIEW = Clip(frames=4, context=((0,),), target=(3,), static=True)
 
 
 class StereoSample(TypedDict):

@@ -9,7 +9,14 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from transframer.data.formats.images import load_image, resize_flow, resize_image, resize_nearest, save_png
+from transframer.data.formats.images import (
+    image_size,
+    load_image,
+    resize_flow,
+    resize_image,
+    resize_nearest,
+    save_png,
+)
 from transframer.errors import DataError
 
 
@@ -41,6 +48,7 @@ def test_exif_orientation(tmp_path, rgb, orientation, turn):
     exif[0x0112] = orientation
     Image.fromarray(rgb).save(tmp_path / "a.png", exif=exif)
     assert np.array_equal(pixels(tmp_path / "a.png"), np.rot90(rgb, turn))
+    assert image_size(tmp_path / "a.png") == np.rot90(rgb, turn).shape[:2]
 
 
 @pytest.mark.parametrize("size", [(64, 64), (50, 37)])
