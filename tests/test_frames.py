@@ -75,6 +75,12 @@ def test_the_reference_is_the_weighted_sum_of_the_context(weights, expected):
     assert (episode.reference_image() == expected).all()
 
 
+def test_a_reference_of_no_frame_is_black():
+    codec = CodecSettings(reference=(0.0, 0.0))
+    reference = Episode("t", (frame(100), frame(200)), Annotation(codec=codec)).reference_image()
+    assert torch.equal(reference, torch.zeros_like(frame().image, dtype=torch.float32))
+
+
 def test_without_reference_there_is_none():
     assert Episode("t", (frame(),), Annotation()).reference_image() is None
 

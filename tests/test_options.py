@@ -7,6 +7,7 @@ from typing import Literal
 import pytest
 
 from transframer.errors import ConfigError, TransframerError, UnknownNameError
+from transframer.given import was_given
 from transframer.options import parse
 
 
@@ -42,6 +43,12 @@ def read(words: str) -> Settings:
 
 def test_defaults_and_positionals():
     assert read("r a.png --task t") == Settings(Path("r"), ("a.png",), "t")
+
+
+def test_what_was_given_is_noted():
+    config = read("r a.png --task t --rate 0.5 --no-compile")
+    names = ("run", "task", "rate", "compile", "out", "names")
+    assert [name for name in names if was_given(config, name, None)] == ["run", "task", "rate", "compile"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The weights that come with the package: found by name, small, complete, and named in no other way."""
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from transframer.data.world import World
 from transframer.errors import CheckpointError, ConfigError
 from transframer.models.transframer import Transframer
 from transframer.registry import get_task
-from transframer.training.checkpoint import load_run, stored_config
+from transframer.training.checkpoint import load_run, save_config, stored_config
 from transframer.weights import GENERALIST, home, located, names
 from transframer.weights.ship import ship
 
@@ -80,6 +82,16 @@ def test_its_depth_is_better_than_the_floor():
     floor = task.floor(training)
     trivial = [task.score(floor(task.format(s).without_target()), s) for s in samples]
     assert task.summarise(scores)["abs_rel"] < 0.8 * task.summarise(trivial)["abs_rel"]
+
+
+def test_a_model_tuned_with_augmentation_can_be_shipped(tmp_path):
+    run = shutil.copytree(FOLDER / GENERALIST, tmp_path / "run")
+    config = dataclasses.replace(stored_config(run), data="photos", crop=0.8, flip=True, color=0.3)
+    save_config(run, config)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/README.md").write_text("a card")
+    shipped = stored_config(ship(run, "mine", tmp_path))
+    assert (shipped.data, shipped.crop, shipped.flip, shipped.color) == (None, 1.0, False, 0.0)
 
 
 def test_shipping_needs_a_card_and_halves_the_size(tmp_path):

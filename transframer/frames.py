@@ -134,7 +134,8 @@ class Episode:
         weights = self.query.codec.reference
         if weights is None:
             return None
-        return sum(w * frame.image.float() for w, frame in zip(weights, self.context, strict=True) if w)  # type: ignore[return-value]
+        parts = (w * frame.image.float() for w, frame in zip(weights, self.context, strict=True) if w)
+        return sum(parts, torch.zeros(3, *self.size))
 
     def without_target(self) -> Episode:
         """The same problem as it stands at inference."""

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import jsonargparse
 
 from transframer.errors import ConfigError, UnknownNameError
+from transframer.given import note_given
 
 Config = TypeVar("Config")
 
@@ -61,7 +62,7 @@ def parse(
         if option.startswith("--") and option != "--" and option not in known:
             raise _unknown(option, known)
     try:
-        values = parser.parse_args(_lists_as_json(words, hints))
+        values = parser.parse_args(_lists_as_json(words, hints), defaults=False)
     except (argparse.ArgumentError, TypeError, ValueError) as error:
         raise _readable(str(error), hints) from error
     given = {
@@ -69,7 +70,9 @@ def parse(
         for name in hints
         if name in values
     }
-    return cls(**given)
+    config = cls(**given)
+    note_given(config, given)
+    return config
 
 
 def _add_fields(

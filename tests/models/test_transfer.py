@@ -144,6 +144,14 @@ class TestLowRank:
         count = sum(weight.numel() for name, weight in changed.named_parameters() if "lora_" in name)
         assert count == sum(2 * (n + m) for n, m in sizes.values())
 
+    def test_changes_learn_at_the_rate_of_their_layer(self, any_model):
+        for scale, module in enumerate(any_model.modules(), 2):
+            module.lr_scale = float(scale)
+        for module in low_rank(any_model).modules():
+            if hasattr(module, "lora_A"):
+                changes = [*module.lora_A.children(), *module.lora_B.children()]
+                assert {change.lr_scale for change in changes} == {module.get_base_layer().lr_scale}
+
     def test_merged_it_is_a_plain_model_that_says_the_same(self, model, episodes, tmp_path):
         changed = train_low_rank(model, episodes)
         assert not torch.allclose(changed.log_prob(episodes), model.log_prob(episodes))

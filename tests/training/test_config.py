@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from transframer.errors import ConfigError
+from transframer.given import note_given
 from transframer.training.config import TrainConfig
 
 
@@ -75,6 +76,20 @@ def test_a_resumed_run_takes_the_stored_settings_and_the_changes_it_may():
     assert resumed.folder == Path("moved")
     with pytest.raises(ConfigError, match="learning_rate"):
         TrainConfig(resume=Path("x"), learning_rate=0.2).over(stored)
+
+
+def test_what_is_given_counts_also_where_it_is_the_default():
+    stored = TrainConfig(steps=3, patience=5, seed=5, out=Path("x"))
+
+    def resumed(**settings):
+        config = TrainConfig(resume=Path("x"), **settings)
+        note_given(config, {"resume", *settings})
+        return config.over(stored)
+
+    assert resumed().patience == 5
+    assert resumed(patience=0).patience == 0
+    with pytest.raises(ConfigError, match="seed"):
+        resumed(seed=0)
 
 
 @pytest.mark.parametrize("setting", [{"crop": 0.8}, {"flip": True}, {"color": 0.1}])

@@ -148,6 +148,13 @@ def test_a_run_that_is_over_can_go_on_with_more_patience(config):
     assert kept(config.out) == 12
 
 
+def test_a_run_that_is_made_longer_is_validated_to_its_new_end(config):
+    toy.run(replace(config, patience=5, steps=8, validations=4), Counting())
+    assert kept(config.out) == 4
+    toy.run(TrainConfig(resume=config.out, steps=12), Counting())
+    assert kept(config.out) == 12, "better than that of step 4"
+
+
 def test_patience_that_comes_later_starts_to_count_then(config):
     """Until then the last model was kept and not the best: that one is not claimed to be there."""
     toy.run(replace(config, patience=0, steps=4, validations=2), Counting())

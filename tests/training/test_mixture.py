@@ -94,6 +94,20 @@ def test_an_error_in_a_worker_reaches_the_user_as_it_was_raised(workers):
     assert not multiprocessing.active_children(), "a worker left over hangs the process at its exit"
 
 
+class Fails(toy.ToyWorld):
+    def samples(self, indices, sample_type, clip):
+        return torch.zeros(3) + torch.zeros(4)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_torch_in_a_worker_is_shown_whole(workers):
+    with pytest.raises(RuntimeError, match="The size of tensor a") as raised:
+        next(stream(Fails(), workers))
+    assert not workers or "in samples" in str(raised.value), "its traceback"
+    del raised
+    assert not multiprocessing.active_children()
+
+
 class Dies(toy.ToyWorld):
     def samples(self, indices, sample_type, clip):
         os._exit(1)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from transframer.errors import UnknownNameError
+from transframer.errors import ConfigError, UnknownNameError
 from transframer.models.transframer import Transframer
-from transframer.training.checkpoint import load_run
+from transframer.training.checkpoint import load_run, save_config
 from transframer.training.config import TrainConfig
 from transframer.training.loop import train
 
@@ -17,9 +17,10 @@ TASKS = ["frame_interpolation", "optical_flow"]
 
 def config(folder, **changes):
     settings = dict(
-        tasks=TASKS, steps=3, batch_size=2, workers=0, validations=1, validation_episodes=1, pictures=1
-    )
-    return TrainConfig(**settings | changes, out=folder, device="cpu")
+        tasks=TASKS, steps=3, batch_size=2, workers=0, validations=1, validation_episodes=1, pictures=1,
+        device="cpu",
+    )  # fmt: skip
+    return TrainConfig(**settings | changes, out=folder)
 
 
 def state(folder):
@@ -58,3 +59,9 @@ def test_an_unknown_preset_or_task_leaves_no_folder(tmp_path):
     with pytest.raises(UnknownNameError, match="did you mean 'optical_flow'"):
         train(config(tmp_path / "run", tasks=["optical_flo"]))
     assert not Path(tmp_path / "run").exists()
+
+
+def test_a_resumed_run_stays_on_its_device(tmp_path, monkeypatch):
+    save_config(tmp_path, config(tmp_path, device="cuda:7"))
+    with pytest.raises(ConfigError, match="device: "):
+        train(TrainConfig(resume=tmp_path))

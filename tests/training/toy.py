@@ -15,6 +15,7 @@ from torch import nn
 from transframer.frames import Annotation, Episode, Frame
 from transframer.predictor import FramePredictor, Loss, Samples
 from transframer.task import Metric, Task
+from transframer.training.checkpoint import load_config
 from transframer.training.config import TrainConfig
 from transframer.training.distributed import ranks
 from transframer.training.loop import fit, settle
@@ -171,6 +172,8 @@ def run(config, predictor=None, source=None):
 
 def run_in(group, config, predictor, source):
     """The same in a group of processes that was joined before."""
+    if config.resume:
+        config = config.over(load_config(config.resume))
     config = settle(config, group, list(TASKS))
     tasks = {name: TASKS[name] for name in config.tasks}
     return fit(config, predictor, tasks, source, ToyWorld(), group)

@@ -89,6 +89,11 @@ def add_low_rank(model: nn.Module, rank: int) -> None:
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear), model)
     for table in tables:
         table.requires_grad_(True)
+    layers: list[Any] = [module for module in model.modules() if hasattr(module, "lora_A")]
+    for layer in layers:  # its change learns at its own rate
+        scale = getattr(layer.get_base_layer(), "lr_scale", 1.0)
+        for change in (*layer.lora_A.children(), *layer.lora_B.children()):
+            change.lr_scale = scale
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ import yaml
 from safetensors import SafetensorError
 
 from transframer import __version__
+from transframer.data.formats.atomic import write_text
 from transframer.errors import CheckpointError
 from transframer.models.catalog import DEFAULT_MODEL, get_model
 from transframer.predictor import FramePredictor
@@ -112,8 +113,12 @@ def fitting(folder: Path) -> Iterator[None]:
 
 
 def save_config(folder: Path, config: TrainConfig) -> None:
-    """Writes the resolved settings as YAML."""
-    (folder / CONFIG).write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
+    """Writes the resolved settings as YAML, whole or not at all.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    write_text(folder / CONFIG, yaml.safe_dump(config.to_dict(), sort_keys=False))
 
 
 def load_config(folder: Path) -> TrainConfig:

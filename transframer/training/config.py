@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from transframer.errors import CheckpointError, ConfigError
+from transframer.given import was_given
 from transframer.models.catalog import get_model
 from transframer.setting_checks import check_augmentation, check_seed, check_size_px
 
@@ -239,7 +240,7 @@ class TrainConfig:
     def over(self, stored: TrainConfig) -> TrainConfig:
         """The settings of a resumed run: those stored, with this one's changes to them.
 
-        A setting left at its default keeps the stored value.
+        A setting that was not given (see `transframer.given`) keeps the stored value.
 
         Raises:
             ConfigError: where a change would make it another run.
@@ -247,7 +248,9 @@ class TrainConfig:
         default, changes = TrainConfig(), {}
         for name in (setting.name for setting in dataclasses.fields(self)):
             given, before = getattr(self, name), getattr(stored, name)
-            if name in ("out", "resume") or given in (before, getattr(default, name)):
+            if name in ("out", "resume") or given == before:
+                continue
+            if not was_given(self, name, getattr(default, name)):
                 continue
             if name not in CHANGEABLE:
                 raise ConfigError(

@@ -38,6 +38,8 @@ def train(config: TrainConfig) -> Path:
     from transframer.training.material import Material, first_predictor, learnable
 
     keep_kernels()
+    if config.resume:
+        config = config.over(checkpoint.load_config(config.resume))
     with ranks(config.device) as group:
         chosen = bool(config.tasks or config.resume)
         config = settle(config, group, task_names())
@@ -59,14 +61,12 @@ def train(config: TrainConfig) -> Path:
 
 
 def settle(config: TrainConfig, group: Ranks, known_tasks: Sequence[str]) -> TrainConfig:
-    """The settings with every default resolved: those of the stored run where it is resumed.
+    """The settings with every default resolved.
 
     Raises:
-        ConfigError: for a run folder that exists, or a resumed run with other settings.
+        ConfigError: for a run folder that exists.
         UnknownNameError: for an unknown task.
     """
-    if config.resume:
-        config = config.over(checkpoint.load_config(config.resume))
     config.require_end()
     for name in (*config.tasks, *config.weights, *config.data_tasks, *config.task_settings):
         if name not in known_tasks:

@@ -211,7 +211,8 @@ def batches(dataset: StepBatches, workers: int = 0) -> Generator[StepBatch, None
             try:
                 item = next(stream)
             except RuntimeError as error:
-                if not workers or "DataLoader" not in str(error):
+                of_task = str(error).startswith("Caught ")  # or of the source: it holds their traceback
+                if not workers or of_task or "DataLoader" not in str(error):
                     raise
                 problem = str(error).splitlines()[0]
             if problem:  # raised out here, since the loader's own error would keep its workers alive

@@ -252,6 +252,8 @@ class Run:
         self.predictor.progress = state.get("progress", 0.0)
         settled = self.predictor.settled
         self.predictor.progress = progress(self.config, self.step, self.trained_s)
+        # A run that was made longer has validations before it again.
+        self.validated = min(self.validated, int(self.predictor.progress * self.config.validations))
         if settled and not self.predictor.settled:
             raise ConfigError(
                 "so much longer a run would begin its first phase again",

@@ -45,6 +45,9 @@ def ship(run: Path, name: str, into: Path = Path(__file__).parent) -> Path:
         "data": None,
         "data_tasks": [],
         "data_options": {},
+        "crop": 1.0,
+        "flip": False,
+        "color": 0.0,
     }
     config = dataclasses.replace(config, out=Path("runs") / name, **of_its_machine)
     predictor.to(torch.bfloat16).save_pretrained(folder)  # type: ignore[operator]
