@@ -89,6 +89,7 @@ def test_print_config_gives_yaml_that_is_read_again(tmp_path, capsys):
     assert stopped.value.code == 0
     file = tmp_path / "printed.yaml"
     file.write_text(capsys.readouterr().out)
+    assert "rate: 0.5\n" in file.read_text(), "the defaults too"
     assert read(f"r a.png --config {file}") == read("r a.png --task t --names p q --batch-size 8")
 
 

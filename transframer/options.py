@@ -62,7 +62,8 @@ def parse(
         if option.startswith("--") and option != "--" and option not in known:
             raise _unknown(option, known)
     try:
-        values = parser.parse_args(_lists_as_json(words, hints), defaults=False)
+        words = _lists_as_json(words, hints)
+        values, named = parser.parse_args(words), parser.parse_args(words, defaults=False)
     except (argparse.ArgumentError, TypeError, ValueError) as error:
         raise _readable(str(error), hints) from error
     given = {
@@ -71,7 +72,7 @@ def parse(
         if name in values
     }
     config = cls(**given)
-    note_given(config, given)
+    note_given(config, (name for name in hints if name in named))
     return config
 
 
