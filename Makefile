@@ -4,7 +4,7 @@
 BIN := .venv/bin
 STAMP := .venv/.installed
 PEERS_STAMP := .venv-peers/.installed
-LOCK := $(BIN)/uv pip compile -q setup.cfg --generate-hashes --no-emit-index-url --no-emit-find-links \
+LOCK := $(BIN)/uv pip compile -q setup.cfg --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
   --no-header --no-annotate --universal
 export PYTHON ?= python3
 TRAIN_RUN ?= runs/cpu

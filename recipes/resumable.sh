@@ -25,7 +25,7 @@ train() {
     set -- --resume "$run"
   else
     if [ -e "$run/config.yaml" ]; then
-      local aside=$run-$(date +%Y%m%d-%H%M%S)
+      local aside=${run%/}-$(date +%Y%m%d-%H%M%S)
       echo "$run holds no checkpoint to continue from: moved to $aside"
       mv "$run" "$aside"
     fi
@@ -37,7 +37,6 @@ train() {
   fi
   local code=0
   "${launch[@]}" train "$@" || code=$?
-  # 2 is what a complete run answers that was killed before its log said so; whatever else may be wrong with it,
-  # what comes next tells.
-  [ $code = 0 ] || { [ $code = 2 ] && [ "$1" = --resume ]; } || exit $code
+  # A complete run that was killed before its log said so is no success to resume; the log says so now.
+  [ $code = 0 ] || trained "$run" || exit $code
 }

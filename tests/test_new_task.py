@@ -96,6 +96,7 @@ def test_its_code_is_in_the_style_of_this_one(package):
         ("cracks_", "is no name of a task"),
         ("depth_estimation", "is a task of transframer"),
         ("json", "a Python module 'json' already"),
+        ("frame", "Frame is what a task is written with"),
         ("cracks --out full", "full is there, and not an empty folder"),
         ("cracks --out file", "file is there, and not an empty folder"),
         ("cracks --out file/in/it", "file/in/it: cannot be written"),

@@ -35,7 +35,9 @@ run=$(sed -E 's/.*--(out|resume) ([^ ]+).*/\2/' <<< "$*")
 mkdir -p "$run/checkpoints/step-000001"
 touch "$run/config.yaml"
 [ "$run" != "${STOP:-}" ] || { echo "stopped by SIGTERM and saved at step 1" >> "$run/log.txt"; exit 143; }
+[ "$run" != "${WRONG:-}" ] || exit 2
 echo "trained 1 steps; the model is in $run/model" >> "$run/log.txt"
+[ "$run" != "${COMPLETE:-}" ] || exit 1
 """
 
 
@@ -128,14 +130,20 @@ def test_a_recipe_that_was_stopped_goes_on(checkout):
     assert again[1:] == ["transframer threads= benchmark r"]
 
 
+def test_a_complete_run_whose_log_did_not_say_so_is_benchmarked(checkout):
+    called(checkout, "cpu", "", "r", code=143, STOP="r")
+    assert len(called(checkout, "cpu", "", "r", code=2, WRONG="r")) == 1, "nothing is measured of it"
+    assert called(checkout, "cpu", "", "r", COMPLETE="r")[1:] == ["transframer threads= benchmark r"]
+
+
 def test_a_run_killed_before_its_first_checkpoint_is_moved_aside(checkout):
     (checkout / "elsewhere/r").mkdir()
     (checkout / "elsewhere/r/config.yaml").write_text("lost: true")
-    assert called(checkout, "gpu", "5", "r") == [
-        "transframer threads= train --config ROOT/recipes/gpu.yaml --minutes 5 --out r",
-        "transframer threads= benchmark r",
+    assert called(checkout, "gpu", "5", "r/") == [  # as a shell completes it
+        "transframer threads= train --config ROOT/recipes/gpu.yaml --minutes 5 --out r/",
+        "transframer threads= benchmark r/",
         "transframer threads= benchmark speed --parts training --presets small --precision bf16 "
-        "--training-batch 128 --no-peers --device cuda --out r/speed",
+        "--training-batch 128 --no-peers --device cuda --out r//speed",
     ]
     (aside,) = (checkout / "elsewhere").glob("r-*")
     assert (aside / "config.yaml").read_text() == "lost: true"

@@ -28,11 +28,14 @@ BUILT_IN = (
 TOY = """
 from dataclasses import dataclass
 from typing import ClassVar
-from transframer.task import Task
+from transframer.task import Metric, Task
 
 @dataclass(frozen=True)
 class {cls}(Task):
     name: ClassVar[str] = "{name}"
+    sample_type: ClassVar[type] = dict
+    headline: ClassVar[Metric] = Metric("score", higher_is_better=True)
+    round_trip_bound: ClassVar[float] = 1.0
     gain: float = 1.0
     def format(self, sample): ...
     decode = truth = combine = floor = score = summarise = draw = write = format
@@ -87,6 +90,24 @@ def test_settings_reach_the_task_and_unknown_ones_name_the_nearest(tmp_path):
     assert get_task("toy", gain=3.0).gain == 3.0
     with pytest.raises(UnknownNameError, match="unknown setting of toy 'gian', did you mean 'gain'"):
         get_task("toy", gian=3.0)
+
+
+def test_a_task_that_lacks_what_defines_one_is_told(tmp_path):
+    path = toy(tmp_path)
+    lines = [line for line in path.read_text().splitlines() if "headline" not in line]
+    path.write_text("\n".join(lines))
+    include(path)
+    with pytest.raises(PluginError, match="has no headline"):
+        get_task("toy")
+
+
+@pytest.mark.parametrize("name", ["toys.v2.py", "notes.txt"])
+def test_a_file_that_is_no_module_is_told(tmp_path, monkeypatch, name):
+    path = toy(tmp_path, name)
+    with pytest.raises(PluginError, match="no Python module can have that name"):
+        include(path)
+    monkeypatch.setenv(VARIABLE, str(path))
+    assert get_task("depth_estimation").name == "depth_estimation"
 
 
 def test_an_unknown_name_lists_the_known_ones_and_the_nearest():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 from importlib import resources
 from pathlib import Path
@@ -56,6 +57,14 @@ def _check_free(config: NewTaskConfig) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(
             f"{folder} is there, and not an empty folder", field="--out", next_step="name another folder"
+        )
+    template = resources.files("transframer").joinpath("templates", "my_task.py.template")
+    imports = [n for n in ast.walk(ast.parse(template.read_text())) if isinstance(n, ast.ImportFrom)]
+    if config.class_name in {alias.name for node in imports for alias in node.names}:
+        raise ConfigError(
+            f"{config.class_name} is what a task is written with",
+            field="name",
+            next_step=f"choose another name, such as {config.name}_task",
         )
     found = importlib.util.find_spec(config.name)
     if found is not None and found.origin is not None:  # a folder without __init__.py has no origin

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 GROUP = "transframer.tasks"
 VARIABLE = "TRANSFRAMER_TASKS"
+_DEFINING = ("sample_type", "headline", "round_trip_bound")  # what `Task` declares and leaves to each task
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,12 @@ def task_class(name: str) -> type[Task]:
             f"plugin {origin.source}: {origin.target} is announced as {name!r} but calls itself "
             f"{getattr(found, 'name', None)!r}",
             next_step="give the entry point and the class the same name",
+        )
+    if missing := [each for each in _DEFINING if not hasattr(found, each)]:
+        raise PluginError(
+            f"plugin {origin.source}: {origin.target} has no {', '.join(missing)}",
+            field=name,
+            expected="class variables, as transframer.task.Task describes them",
         )
     return found
 
@@ -200,6 +207,11 @@ def _module_name(source: str) -> str:
     if path.is_dir() and not (path / "__init__.py").is_file():
         raise PluginError(
             f"plugin {source}: the folder has no __init__.py", next_step="name a .py file in it"
+        )
+    if "." in path.stem or (path.is_file() and path.suffix != ".py"):
+        raise PluginError(
+            f"plugin {source}: no Python module can have that name",
+            expected="a file NAME.py or a folder, NAME without dots",
         )
     # By name and through sys.path, so that a spawned data-loading worker can unpickle the task.
     parts, folder = [path.stem], path.resolve().parent

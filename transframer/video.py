@@ -59,6 +59,7 @@ def draw_video(config: VideoConfig) -> list[Path]:
     require_able(task, prompt.frames, window)
     device = choose_device(config.device)
     _require_writable([*config.videos, config.sheet], config.context)
+    predictor, _ = load_run(config.run)  # before anything drawn is compared with it, or removed
     settings = {
         "run": _digest_of_weights(located(config.run)),
         "context": hashlib.sha256(prompt.frames.numpy().tobytes()).hexdigest(),
@@ -75,8 +76,6 @@ def draw_video(config: VideoConfig) -> list[Path]:
     if config.restart:
         partial.remove()
     partial.check()
-
-    predictor, _ = load_run(config.run)
     rollout = Rollout(
         predictor.to(device).eval(),
         task,

@@ -133,8 +133,13 @@ def test_a_run_is_never_overwritten(config):
 
 def test_a_complete_run_can_be_extended_only(config):
     toy.run(config)
-    with pytest.raises(ConfigError, match="complete at step 12"):
-        toy.run(TrainConfig(resume=config.out))
+    log = config.out / "log.txt"
+    ended = log.read_text()
+    log.write_text("".join(ended.splitlines(keepends=True)[:-1]))  # as if it had been killed just before
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="complete at step 12"):
+            toy.run(TrainConfig(resume=config.out))
+    assert log.read_text() == ended
     toy.run(TrainConfig(resume=config.out, steps=14))
     assert state(config.out, 14)["step"] == 14
 

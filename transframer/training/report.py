@@ -29,6 +29,15 @@ METRICS, LOG = "metrics.jsonl", "log.txt"
 WAITING = 0.2  # of the time: so much is said
 
 
+def end_log(folder: Path, line: str) -> None:
+    """Makes this the last line of a run's log, where it is not."""
+    path = folder / LOG
+    lines = path.read_text().splitlines() if path.is_file() else []
+    if lines[-1:] != [line]:
+        with path.open("a") as log:
+            log.write(line + "\n")
+
+
 class Report:
     """The reports of a run; a context manager.
 

@@ -39,7 +39,7 @@ from transframer.training.optimisation import (
 )
 from transframer.training.precision import trains_in_bf16
 from transframer.training.rendering import rendered, training_batches
-from transframer.training.report import Report, tensorboard_writer
+from transframer.training.report import Report, end_log, tensorboard_writer
 from transframer.training.stopping import StopRequests
 from transframer.training.tally import Tally
 from transframer.training.validation import Validation
@@ -85,6 +85,8 @@ class Run:
         if self.config.resume:
             self._load(notes)
         if progress(self.config, self.step, self.trained_s) >= 1:
+            if self.group.is_first:
+                end_log(self.folder, self._ending())  # it may have been killed before that was written
             raise ConfigError(
                 f"the run is complete at step {self.step}",
                 file=self.folder,
@@ -120,10 +122,13 @@ class Run:
                     f"transframer train --resume {self.folder}"
                 )
             else:
-                report.say(f"trained {self.step} steps; the model is in {self.folder / checkpoint.MODEL}")
+                report.say(self._ending())
             if stop:
                 raise SystemExit(128 + stop)
         return self.folder
+
+    def _ending(self) -> str:
+        return f"trained {self.step} steps; the model is in {self.folder / checkpoint.MODEL}"
 
     def _train(
         self,
