@@ -49,8 +49,7 @@ class DataSource(Source):
         keys = checked_keys(dataset, task.sample_type)
         self._require_classes(task, dataset)
         if 0 < n < len(dataset):
-            order = DatasetSource(dataset, self.size_px, self.seed)
-            chosen = sorted(order.record_index(place) for place in range(n))
+            chosen = DatasetSource(dataset, self.size_px, self.seed).subset(n)
         else:
             chosen = list(range(len(dataset)))
         records = (dataset.evaluation(read_record(dataset, index, keys)) for index in chosen)
@@ -75,6 +74,7 @@ class DataSource(Source):
             "size_px": self.size_px,
             "protocol": {
                 **dataset.protocol,
+                **_range_of(task),
                 "resolution": f"images and labels resized to {self.size_px} x {self.size_px} px and scored "
                 "there: compare with others only at this size",
             },
@@ -100,3 +100,9 @@ class DataSource(Source):
             expected="data of the classes that the model was trained on",
             next_step=f"fine-tune: transframer finetune --from RUN --task {task.name} --data {self.data}",
         )
+
+
+def _range_of(task: Task) -> dict[str, str]:
+    """What a task leaves unjudged of its own, whatever the data set's protocol says."""
+    low, high = (getattr(task, name, None) for name in ("min_depth_m", "max_depth_m"))
+    return {} if low is None or high is None else {"of that": f"depth of {low:g} to {high:g} m, the task's"}

@@ -62,6 +62,18 @@ def code_version() -> dict[str, Any]:
     }
 
 
+def _source_of(task: type[Task]) -> str | None:
+    """A hash of the task's file, and of what else is imported of its package where that is not this one."""
+    file = inspect.getsourcefile(task)
+    package = task.__module__.partition(".")[0]
+    if file is None or package == "transframer":  # all of which is in `code_version`
+        return fingerprint(Path(file).read_text()) if file else None
+    imported = [each for name, each in sys.modules.items() if name.partition(".")[0] == package]
+    sources = [getattr(each, "__file__", None) for each in imported]
+    files = {Path(source) for source in (file, *sources) if source}
+    return fingerprint([path.read_text() for path in sorted(files) if path.suffix == ".py"])
+
+
 def stamp(
     material: Material,
     predictor: FramePredictor,
@@ -82,12 +94,11 @@ def stamp(
     task, samples, episodes = material.task, material.samples, material.episodes
     codecs = {str(dataclasses.astuple(e.query.codec)): dataclasses.asdict(e.query.codec) for e in episodes}
     sampling = config.sampling(task.draws)
-    source_file = inspect.getsourcefile(type(task))
     record: dict[str, Any] = {
         "task": task.name,
         "task_class": f"{type(task).__module__}:{type(task).__qualname__}",
         "task_settings": dataclasses.asdict(task),
-        "task_source_sha256": fingerprint(Path(source_file).read_text()) if source_file else None,
+        "task_source_sha256": _source_of(type(task)),
         "data": {
             **material.description,
             "n": len(samples),

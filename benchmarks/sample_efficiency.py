@@ -98,9 +98,20 @@ def sample_efficiency(config: SampleEfficiencyConfig) -> list[Row]:
             row = Row(n, not count, training, *_measured(config, folders, device))
             write_text(path, json.dumps(strict(dataclasses.asdict(row)), allow_nan=False, indent=1) + "\n")
         rows.append(row)
+        if _data_of(row) != _data_of(rows[0]):
+            raise ConfigError(
+                "a row there is of other test samples: the data have changed",
+                file=path,
+                field="out",
+                next_step="give another --out",
+            )
         text = write_report(config, rows)
     print(text)
     return rows
+
+
+def _data_of(row: Row) -> str:
+    return row.protocols["finetuned"]["data"]["fingerprint"]
 
 
 def _sizes(config: SampleEfficiencyConfig, tuning: TrainConfig) -> dict[int, int]:

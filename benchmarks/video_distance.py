@@ -17,6 +17,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -192,10 +193,11 @@ def frechet_distance(
 def _function(module: str, function: str) -> tuple[Callable[[], Any], Path | None]:
     """A function of a module or of a Python file, and the file where it is one."""
     if module.endswith(".py"):
-        found = importlib.util.spec_from_file_location(Path(module).stem, module)
+        found = importlib.util.spec_from_file_location(f"_video_features_{Path(module).stem}", module)
         if found is None or found.loader is None:
             raise ImportError(f"{module} is no Python file")
         loaded = importlib.util.module_from_spec(found)
+        sys.modules[found.name] = loaded  # where dataclasses look for the types they name
         found.loader.exec_module(loaded)
         return getattr(loaded, function), Path(module)
     make = getattr(importlib.import_module(module), function)

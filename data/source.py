@@ -104,8 +104,16 @@ class DatasetSource:
             self._order = (epoch, self._permutation(epoch, n))
         return int(self._order[1][place])
 
+    def subset(self, n: int) -> list[int]:
+        """n records at random, of all of the data set even where it is read as a stream, in their order."""
+        generator = self._generator(0)
+        return sorted(torch.randperm(len(self.dataset), generator=generator)[:n].tolist())
+
+    def _generator(self, epoch: int) -> torch.Generator:
+        return torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+
     def _permutation(self, epoch: int, n: int) -> Int[Tensor, " n"]:
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+        generator = self._generator(epoch)
         window = self.dataset.shuffle_window
         if window is None or window >= n:
             return torch.randperm(n, generator=generator)

@@ -187,6 +187,21 @@ def test_without_a_task_those_served_are_listed(tmp_path, capsys, monkeypatch):
     assert "codec" not in out
 
 
+def test_stills_of_the_plain_layout_are_inspected_without_a_task(tmp_path, capsys):
+    """Tasks that want several frames are no error."""
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "classes.txt").write_text("sky\nground\n")
+    for number in range(30):
+        pixels = np.random.default_rng(number).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+        Image.fromarray(pixels[..., 0] % 2).save(tmp_path / "masks" / f"{number}.png")
+    assert cli.main(["data", "check", str(tmp_path), "--size-px", "32"]) < 2
+    served = re.findall(r"serves (\w+)", capsys.readouterr().out)
+    assert "semantic_segmentation" in served
+    assert "video_prediction" not in served
+
+
 def test_of_several_layouts_each_task_is_asked_of_its_own(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
         "transframer.data_check.task_names", lambda: ("image_classification", "video_prediction")

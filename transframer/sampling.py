@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -65,7 +66,7 @@ class Sampler:
         compiled: bool = True,
         cached: bool = True,
     ) -> None:
-        if temperature < 0:
+        if not 0 <= temperature < math.inf:
             raise ConfigError(f"temperature {temperature}", field="temperature", expected="0 or more")
         if not 0 < top_p <= 1:
             raise ConfigError(f"top_p {top_p}", field="top_p", expected="above 0, at most 1")

@@ -22,6 +22,7 @@ from transframer.benchmarks.baselines.catalog import make_specialist
 from transframer.benchmarks.baselines.specialist import Specialist
 from transframer.benchmarks.protocol import device_name, fingerprint, weights_hash
 from transframer.data.formats.atomic import whole_file, write_json
+from transframer.data.world import World
 from transframer.seeds import seed_for
 from transframer.task import Task
 from transframer.training.rendering import DeviceWorld
@@ -77,6 +78,7 @@ def trained_specialist(
         "seconds": seconds,
         "seed": seed,
         "size_px": size_px,
+        "scenes": _fingerprint_of_scenes(task, network, seed, size_px),
         "device": device_name(device),  # whose seconds they are
     }
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True, default=str).encode()).hexdigest()[:12]
@@ -87,6 +89,12 @@ def trained_specialist(
         with _one_thread():
             facts = _train(network, task, seconds, seed, size_px, own, device)
     return TrainedSpecialist(network.eval(), facts)
+
+
+def _fingerprint_of_scenes(task: Task, network: Specialist, seed: int, size_px: int) -> str:
+    """Of a world that renders or labels otherwise the specialist is another."""
+    scenes = World("train", seed, size_px).samples(range(2), task.sample_type, network.training_clip)
+    return fingerprint(scenes)
 
 
 def _stored(network: Specialist, folder: Path) -> dict[str, Any] | None:

@@ -138,9 +138,9 @@ class HuggingFace(Dataset):
         return len(self._numbers)
 
     def files(self, index: int) -> Sequence[Path]:
-        """The image's own file where it has one; else those of the cache; of a stream, the root."""
+        """The image's own file where it has one; else those of the cache; of a stream, a folder."""
         if not self._files or self.shuffle_window:
-            return [self.root]
+            return [self.root] if self.root.exists() else []
         try:
             value = self._row(index, self._columns["images"][:1])[self._columns["images"][0]]
         except DataError:

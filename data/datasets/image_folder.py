@@ -136,7 +136,8 @@ def _holds_images(folder: Path) -> bool:
 def _images_below(folder: Path, name: str) -> list[str]:
     """Paths of the images of a class, relative to the folder, sorted."""
     found = []
-    for place, _, names in os.walk(folder / name, followlinks=True):
+    for place, folders, names in os.walk(folder / name, followlinks=True):
+        folders[:] = [each for each in folders if not is_hidden(Path(each))]
         inside = os.path.relpath(place, folder)
         found += [
             os.path.join(inside, file)

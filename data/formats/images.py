@@ -25,7 +25,7 @@ DEFAULT_MAX_PIXELS = 64_000_000
 _JPEG_SUFFIXES = {".jpg", ".jpeg"}
 _JPEG_BYTES = 4  # for a pixel, at most
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap the sides
-_PNG_EXIF = {"exif", "Raw profile type exif"}  # where Pillow keeps what a PNG's header has of it
+_PNG_EXIF = {"exif", "Raw profile type exif", "xmp"}  # where Pillow keeps what a PNG's header has of it
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
@@ -43,7 +43,7 @@ def opened_image(
     Args:
         path: of the file; or its bytes, whose attribute `name`, where they have one, is what errors say.
         max_pixels: the cap on width x height, checked before anything is decoded: a file of some
-            kilobytes can ask for gigabytes.
+            kilobytes can ask for gigabytes. Beyond 179 million, raise `PIL.Image.MAX_IMAGE_PIXELS` too.
 
     Raises:
         DataError: the file is missing, no image, damaged, truncated, or larger than the cap.
@@ -77,6 +77,9 @@ def size_of(image: Image.Image) -> tuple[int, int]:
     # Asked for its EXIF data, Pillow decodes a PNG whose header has none.
     has_exif = image.format != "PNG" or not _PNG_EXIF.isdisjoint(image.info)
     sideways = has_exif and image.getexif().get(_ORIENTATION) in _SIDEWAYS
+    if sideways and image.format == "TIFF":  # which Pillow turns itself, its size before its tag
+        image.load()
+        (width, height), sideways = image.size, image.getexif().get(_ORIENTATION) in _SIDEWAYS
     return (width, height) if sideways else (height, width)
 
 

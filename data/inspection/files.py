@@ -118,7 +118,7 @@ def _ends_as_it_should(path: Path) -> bool:
 
 
 def copies(splits: Mapping[str, Files]) -> list[tuple[Path, Path]]:
-    """Files of one split that another has too: the same path, or small image files of the same content.
+    """Files of one split that another has too: small image files of the same content.
 
     Returns:
         Pairs of the file in the earlier split and in the later one, at most one for each of the latter.

@@ -124,6 +124,7 @@ def served_tasks(names: Sequence[str], opened: Callable[[Task], Dataset], size_p
             task = get_task(name)
             dataset = opened(task)
             keys = checked_keys(dataset, task.sample_type)
+            len(dataset)
         except TransframerError:  # it lacks a field, or has no sequence so long
             continue
         problem = _problem(task_for(task, dataset), dataset, keys, size_px)

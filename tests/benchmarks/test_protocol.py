@@ -1,4 +1,5 @@
 import dataclasses
+import importlib
 
 import pytest
 import torch
@@ -50,6 +51,20 @@ def test_weights_threads_and_task_settings_change_the_stamp(make_stamp, toy_pred
     assert digest(make_stamp()) != before
     other = dataclasses.replace(toy_task, clip=dataclasses.replace(toy_task.clip, step_s=0.2))
     assert digest(make_stamp(task=other)) != digest(make_stamp())
+
+
+def test_so_does_any_file_of_the_tasks_own_package(make_stamp, toy_task, tmp_path, monkeypatch):
+    package = tmp_path / "stamped"
+    package.mkdir()
+    for name, text in (("__init__", ""), ("metric", "ONE = 1\n"), ("task", "from stamped import metric\n")):
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("stamped.task")
+    monkeypatch.setattr(type(toy_task), "__module__", "stamped.task")
+    before = make_stamp()
+    assert make_stamp() == before
+    (package / "metric.py").write_text("ONE = 2\n")
+    assert make_stamp()["task_source_sha256"] != before["task_source_sha256"]
 
 
 def test_where_results_go_does_not_change_the_stamp(make_stamp, tmp_path):

@@ -51,6 +51,15 @@ class TestNetwork:
         assert torch.equal(by_module.of(videos, 1), by_file.of(videos, 2))
         assert by_module.sha256 == by_file.sha256 == hashlib.sha256(FEATURES.encode()).hexdigest()
 
+    def test_of_a_file_with_dataclasses(self, tmp_path):
+        path = tmp_path / "options.py"
+        path.write_text(
+            "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+            "@dataclass\nclass Options:\n    dims: tuple[int, ...] = (2, 3, 4)\n"
+            "def colours():\n    return lambda videos: videos.mean(Options().dims)\n"
+        )
+        assert VideoFeatures(f"{path}:colours", CPU).of(random_videos(2, seed=0), 1).shape == (2, 3)
+
     @pytest.mark.parametrize(
         ("function", "message"),
         [

@@ -168,6 +168,18 @@ def test_a_missing_reference_is_refused():
         grid_from_image(torch.zeros(1, 3, 16, 16), [CodecSettings(reference=(1.0,))])
 
 
+def test_settings_for_fewer_images_are_refused():
+    """Kernels would read beyond them."""
+    images, one = torch.zeros(3, 3, 16, 16, dtype=torch.uint8), [CodecSettings(50)]
+    grid = grid_from_image(images, one * 3)
+    for call in (
+        lambda: grid_from_image(images, one),
+        lambda: image_from_grid(grid, one * 4, (16, 16)),
+    ):
+        with pytest.raises(DataError, match=r"codec settings for \d of 3 images"):
+            call()
+
+
 def test_autocast_and_inference_mode_leave_the_codec_alone(photograph):
     image = photograph("astronaut", (64, 64))[None]
     chosen = [CodecSettings(100)]

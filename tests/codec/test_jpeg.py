@@ -1,4 +1,5 @@
 import io
+import re
 
 import numpy as np
 import pytest
@@ -94,6 +95,16 @@ def test_truncated_files_are_refused(progressive, photograph, route):
         with pytest.raises(DataError) as error:
             grid_from_jpeg(file[:n], CodecSettings())
         assert len(str(error.value).splitlines()) <= 3
+
+
+def test_markers_may_begin_with_fill_bytes(photograph):
+    image = photograph("coffee", (48, 48))
+    file = jpeg(image, restart_marker_blocks=2)
+    scan = file.index(b"\xff\xda")
+    filled = re.sub(rb"\xff[\xd0-\xd7]", lambda marker: b"\xff\xff" + marker[0], file[scan:])
+    assert len(filled) > len(file) - scan
+    plain, same = (grid_from_jpeg(data, CodecSettings()) for data in (file, file[:scan] + filled))
+    assert torch.equal(plain, same)
 
 
 def test_data_cut_short_before_the_end_marker_are_refused(photograph):

@@ -49,6 +49,8 @@ class TestOrder:
             for start, end in ((0, 20), (20, 40), (40, 50)):
                 assert sorted(order[start:end]) == list(range(start, end))
             assert order != list(range(50))
+        assert max(source.subset(10)) >= 20, "a few are of all of it"
+        assert source.subset(50) == list(range(50))
 
 
 class TestBadRecords:

@@ -1,5 +1,6 @@
 """Drawing: reproducible, well-formed, equal with and without caches, and as likely as scored."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -285,7 +286,15 @@ def draw_first(sampler, e):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.1}, {"estimate": "average"}]
+    "settings",
+    [
+        {"temperature": -1.0},
+        {"temperature": math.nan},
+        {"temperature": math.inf},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"estimate": "average"},
+    ],
 )
 def test_settings_out_of_range(any_model, settings):
     with pytest.raises((ConfigError, TypeCheckError)):  # the checker of the tests refuses the estimate first

@@ -51,6 +51,11 @@ def test_large_images_are_searched_on_as_many_cells():
     assert costs_of((48, 64), (0, 0), 0.0, 1.0).shape == (1, 93, 48, 64)
 
 
+def test_memory_does_not_grow_with_the_square_of_a_long_side():
+    """Its 1,024 columns would take 39 GB."""
+    assert costs_of((16, 1024), (0, 0), 0.0, 1.0).shape == (1, 93, 16, 1024)
+
+
 def test_pairs_are_the_two_frames_nearest_in_time():
     model = Transframer(CONFIG)
     untimed = episode(0, 2)

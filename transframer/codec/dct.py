@@ -124,6 +124,7 @@ def dct_from_image(
     >>> dct_from_image(grey, torch.tensor([True]))[0, :2, 0, 0].round(decimals=3).tolist()
     [16.0, 0.0]
     """
+    _require_one_each(len(halve_chroma), len(image))
     height, width = image.shape[-2:]
     out = torch.empty(len(image), N_CHANNELS, *grid_size((height, width)), device=image.device)
     level = torch.full((len(image),), _GREY, device=image.device)
@@ -155,7 +156,7 @@ def grid_from_image(
     >>> grid_from_image(grey, [CodecSettings(quality=50)])[0, :2, 0, 0].tolist()
     [2, 0]
     """
-    residual = _residual(settings, reference)
+    residual = _residual(settings, reference, len(image))
     if reference is not None and any(residual):
         image = image - reference * torch.tensor(residual, device=image.device)[:, None, None, None]
     if (grid := compiled.encode(image, settings)) is not None:
@@ -196,7 +197,7 @@ def image_from_grid(
     >>> image_from_grid(grid, [CodecSettings(quality=50)], (16, 16))[0, :, 0, 0].tolist()
     [132, 132, 132]
     """
-    residuals = _residual(settings, reference)
+    residuals = _residual(settings, reference, len(grid))
     if reference is not None and len(set(residuals)) == 2:  # so that an image decodes alone as in a batch
         out = torch.empty(len(grid), 3, *size, dtype=torch.uint8, device=grid.device)
         for kind in (False, True):
@@ -221,12 +222,18 @@ def image_from_grid(
     return out
 
 
-def _residual(settings: Sequence[CodecSettings], reference: Tensor | None) -> list[bool]:
+def _residual(settings: Sequence[CodecSettings], reference: Tensor | None, images: int) -> list[bool]:
     """Whether the residual is coded: one entry per image."""
+    _require_one_each(len(settings), images)
     residual = [setting.reference is not None for setting in settings]
     if any(residual) and reference is None:
         raise DataError("codec settings with a reference, but no reference image", expected="one per image")
     return residual
+
+
+def _require_one_each(settings: int, images: int) -> None:
+    if settings != images:
+        raise DataError(f"codec settings for {settings} of {images} images", expected="settings for each")
 
 
 def _columns(

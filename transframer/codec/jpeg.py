@@ -36,7 +36,8 @@ _FOUND = {-1: "a truncated JPEG file", -2: "a damaged JPEG file", -3: "a damaged
 
 
 def jpeg_size(source: bytes | str | os.PathLike) -> tuple[int, int]:
-    """Height and width of the image in a JPEG file, pixels, from its header.
+    """Height and width of the image in a JPEG file, pixels, from its header; an EXIF tag that turns it is
+    left aside.
 
     Args:
         source: the file's contents or its path.
@@ -52,6 +53,7 @@ def grid_from_jpeg(source: bytes | str | os.PathLike, settings: CodecSettings) -
 
     Grey files and files of YCbCr in 4:4:4, 4:2:2, 4:4:0 and 4:2:0 are read, baseline or progressive. Chroma
     is brought to the settings' sampling: halved by averaging pairs of pixels, doubled by the triangle filter.
+    An EXIF tag that turns the image is left aside: where there may be one, `load_image` is the way.
 
     Args:
         source: the file's contents or its path.

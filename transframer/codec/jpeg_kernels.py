@@ -108,6 +108,8 @@ def decode_scan(data, position, fast, long, symbols, components, restart, mcus, 
             # what is left of the last byte is padding, and then comes the marker
             if n - made_up >= 8 or n < made_up or position + 1 >= len(data) or data[position] != 0xFF:
                 return DAMAGED
+            while position + 2 < len(data) and data[position + 1] == 0xFF:  # markers may begin with several
+                position += 1
             if data[position + 1] != 0xD0 + (unit // restart - 1) % 8:
                 return DAMAGED
             position, bits, n, made_up = position + 2, np.int64(0), 0, 0

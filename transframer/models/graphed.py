@@ -83,7 +83,7 @@ class GraphedChunk(ChunkDecoder):
                 self._rehearse()
             current.wait_stream(side)
             # Other threads, which may render scenes meanwhile, do what they like.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
                 self._step()
         except RuntimeError as error:
             torch.cuda.set_stream(current)

@@ -100,6 +100,7 @@ class MotionCosts(nn.Module):
     """
 
     cells = 16  # of the search's grid along the short side of the image
+    most_cells = 128  # along the long side, of which the costs of the sampling are the square
     reach = 4  # cells that the search looks to each side
     windows = (1, 3, 5, 9)  # sides of the squares of cells that have to match
 
@@ -114,8 +115,8 @@ class MotionCosts(nn.Module):
     def forward(self, x: Float[Tensor, "f c h w"], pairs: TimedPairs) -> Float[Tensor, "n c h w"]:
         """Features of the motion between the frames of each pair, at the place of x."""
         size = x.shape[2:]
-        cell = max(1, min(size) // self.cells)
-        rows, columns = (side // cell for side in size)
+        cell = max(1, min(size) // self.cells, math.ceil(max(size) / self.most_cells))
+        rows, columns = (max(1, side // cell) for side in size)
         dtype = torch.promote_types(x.dtype, torch.float32)  # half precision has no pixel exact beyond 256
         seen_as, x = x.dtype, self.features(x).to(dtype)
         if cell > 1:

@@ -40,11 +40,7 @@ class Validation:
     ) -> None:
         self.tasks, self.pictures = tasks, pictures
         self.samples = {
-            name: each.samples(
-                range(min(episodes, len(each)) if isinstance(each, Sized) else episodes),
-                tasks[name].sample_type,
-                tasks[name].clip,
-            )
+            name: each.samples(_spread(each, episodes), tasks[name].sample_type, tasks[name].clip)
             for name, each in sources_by_task(tasks, source).items()
         }
         self.episodes: dict[str, list[Episode]] = {
@@ -75,6 +71,14 @@ class Validation:
             drawn = predictor.sample(asked, temperature=0.0, estimate=task.estimate)
             rows = [_row(task, *row) for row in zip(samples, episodes, drawn.frames, strict=True)]
             Image.fromarray(_grid(rows).permute(1, 2, 0).numpy()).save(folder / f"{name}.png")
+
+
+def _spread(source: SampleSource, n: int) -> Sequence[int]:
+    """Which samples are held out: of a data set some of all its parts, as streams are shuffled in pieces."""
+    if not isinstance(source, Sized):
+        return range(n)
+    n = min(n, len(source))
+    return [place * len(source) // n for place in range(n)]
 
 
 def _parts(episodes: list[Episode]) -> list[list[Episode]]:

@@ -1,6 +1,7 @@
 import io
 import json
 import pickle
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -164,12 +165,16 @@ def test_stream_reads_forward_once_and_shuffles_in_its_window(tmp_path):
     assert reads.count(0) == 2
 
 
-def test_stream_that_does_not_know_its_length(tmp_path):
+def test_stream_that_does_not_know_its_length(tmp_path, monkeypatch):
     (tmp_path / "a").mkdir()
     labelled(12).to_parquet(tmp_path / "a" / "train.parquet")
     with pytest.raises(ConfigError, match="length"):
         HuggingFace(tmp_path / "a", streaming=True)
     dataset = HuggingFace(tmp_path / "a", "train", streaming=True, length=400)
+    assert dataset.files(0) == [tmp_path / "a"]
+    monkeypatch.setattr(dataset, "root", Path("id/of-the-hub"))
+    assert dataset.files(0) == [], "nothing there is missing"
+    monkeypatch.undo()
     with pytest.raises(DataError, match="the stream ends after"):
         dataset.record(len(dataset) - 1, {"images"})
 

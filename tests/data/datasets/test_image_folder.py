@@ -44,6 +44,7 @@ def test_one_folder_is_cut_into_three(tmp_path):
     for name in (".cache", "__MACOSX"):
         (tmp_path / name).mkdir()
     (tmp_path / "apple" / "._apple_0.png").write_bytes(b"resource fork")
+    write_class(tmp_path / "apple" / ".thumbnails", 1, "apple")
     assert guess_format(tmp_path) == "image_folder"
     parts = [ImageFolder(tmp_path, split) for split in SPLITS]
     for part in parts:

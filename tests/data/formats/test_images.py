@@ -49,6 +49,9 @@ def test_exif_orientation(tmp_path, rgb, orientation, turn):
     Image.fromarray(rgb).save(tmp_path / "a.png", exif=exif)
     assert np.array_equal(pixels(tmp_path / "a.png"), np.rot90(rgb, turn))
     assert image_size(tmp_path / "a.png") == np.rot90(rgb, turn).shape[:2]
+    Image.fromarray(rgb).save(tmp_path / "a.tif", exif=exif)
+    assert np.array_equal(pixels(tmp_path / "a.tif"), np.rot90(rgb, turn))
+    assert image_size(tmp_path / "a.tif") == np.rot90(rgb, turn).shape[:2]
 
 
 @pytest.mark.parametrize("size", [(64, 64), (50, 37)])
