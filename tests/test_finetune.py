@@ -99,6 +99,7 @@ class TestRun:
         assert predictor.config.tasks == (OLD, TASK)
         assert config.task_settings == {TASK: {"classes": list(CLASSES)}}
         assert (config.start_from, config.tasks, config.data_tasks) == (world_run, [TASK], [TASK])
+        assert config.precision == "fp32", "on a CPU"
         assert config.size_px == 32, "that of the model"
 
     def test_held_out_frames_take_fewer_bits_in_the_end(self, tuned):

@@ -50,7 +50,7 @@ class FinetuneConfig:
         max_bad_share: stop where more than this share of the data set cannot be read.
         seed: fixes the order of the data and all that is drawn.
         workers: processes that read data.
-        precision: bf16 is mixed precision; auto takes it on CUDA, and on a CPU that multiplies bf16.
+        precision: bf16 is mixed precision; auto takes it on CUDA, and fp32 on a CPU.
         device: auto, cpu or cuda.
     """
 
