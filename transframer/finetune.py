@@ -139,7 +139,7 @@ def train_config(config: FinetuneConfig, stored: TrainConfig, old: Sequence[str]
 
 
 def _precision(config: FinetuneConfig) -> Literal["auto", "fp32", "bf16"]:
-    """On a CPU fp32 where nothing else is asked for: steps of few events are slower in bf16 (docs/log.md)."""
+    """On a CPU fp32 where nothing else is asked for: bf16 is no faster for short frames (docs/log.md)."""
     on_cpu = config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available())
     return "fp32" if on_cpu and config.precision == "auto" else config.precision
 
