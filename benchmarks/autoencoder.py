@@ -21,6 +21,7 @@ from torch import Tensor
 
 from transframer.benchmarks.drawn import batches
 from transframer.benchmarks.parts import AutoencoderResult, CodebookUse, RatePoint
+from transframer.data.source import evenly
 from transframer.errors import ConfigError
 from transframer.predictor import FramePredictor
 from transframer.tasks.image_quality import ImageScore, mean_quality, psnr, ssim
@@ -65,8 +66,7 @@ def autoencoder_report(
     Raises:
         ConfigError: codes that do not fit the codebooks.
     """
-    if len(images) > MOST_IMAGES:
-        images = [images[place * len(images) // MOST_IMAGES] for place in range(MOST_IMAGES)]
+    images = [images[place] for place in evenly(MOST_IMAGES, len(images))]
     autoencoder = cast(Autoencoder, predictor.autoencoder)
     device = next(predictor.parameters()).device
     sizes = autoencoder.codebook_sizes

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from transframer.benchmarks.sources import Source
 from transframer.data.catalog import open_dataset, task_for
 from transframer.data.dataset import Dataset
-from transframer.data.source import DatasetSource, checked_keys, read_record, resized, serves
+from transframer.data.source import DatasetSource, checked_keys, evenly, read_record, resized, serves
 from transframer.errors import ConfigError
 from transframer.task import Sample, Task
 
@@ -56,9 +56,8 @@ class DataSource(Source):
         return [resized(record, self.size_px) for record in records]
 
     def floor_samples(self, task: Task, n: int, measured: Sequence[Sample]) -> Sequence[Sample]:
-        """At most n of those measured, evenly spread, since data are often sorted by class."""
-        n = min(n, len(measured))
-        return [measured[place * len(measured) // n] for place in range(n)]
+        """At most n of those measured, evenly spread."""
+        return [measured[place] for place in evenly(n, len(measured))]
 
     def serves(self, task: Task) -> bool:
         """Whether the data have what the task needs."""

@@ -156,6 +156,16 @@ class DatasetSource:
         ) from failed[0][1]
 
 
+def evenly(n: int, of: int) -> list[int]:
+    """At most n places, evenly spread over so many, since data are often sorted by class.
+
+    >>> evenly(3, of=10), evenly(3, of=2)
+    ([0, 3, 6], [0, 1])
+    """
+    n = min(n, of)
+    return [place * of // n for place in range(n)]
+
+
 def _long_step(n: int) -> int:
     """About 0.6 n, and without a common divisor: going on by it comes by every record."""
     return next(step for step in range(max(1, round(0.618 * n)), n + 2) if gcd(step, n) == 1)

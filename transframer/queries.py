@@ -18,7 +18,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from transframer.data.datasets.own_folders import is_hidden, natural_key
+from transframer.data.datasets.own_folders import files_in
 from transframer.data.formats.cameras import read_cameras
 from transframer.data.formats.images import load_image, resize_image
 from transframer.errors import ConfigError, DataError
@@ -116,8 +116,7 @@ def _image_files(given: Sequence[str]) -> Iterator[Path]:
         if not path.is_dir():
             yield path
             continue
-        inside = sorted(path.iterdir(), key=lambda file: natural_key(file.name))
-        found = [file for file in inside if file.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(file)]
+        found = files_in(path, IMAGE_SUFFIXES)
         if not found:
             run = any((path / name).is_file() for name in ("config.yaml", "config.json"))
             raise DataError(

@@ -173,10 +173,11 @@ def _require_writable(files: list[Path], given: Sequence[str]) -> None:
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise DataError("is no folder that can be written to", file=there, next_step="give another --out")
+    inputs = {Path(name).resolve() for name in given}
     for path in files:
         if path.is_dir():
             raise DataError("is a folder", file=path, expected="the name of a file")
-        if path.resolve() in {Path(name).resolve() for name in given}:
+        if path.resolve() in inputs:
             raise DataError("would be replaced, and is given", file=path, next_step="give another --out")
 
 

@@ -12,6 +12,7 @@ from transframer.data.datasets.own_folders import (
     IMAGE_SUFFIXES,
     FrameFiles,
     cut,
+    files_in,
     folder_of_split,
     is_hidden,
     natural_key,
@@ -144,12 +145,7 @@ def _images(folder: Path) -> dict[str, list[Path]]:
         if path.is_dir():
             if path.name in _SPLIT_NAMES:
                 raise DataError("a split inside images", file=path, expected=f"{path.name}/images/NAME.jpg")
-            inside = [
-                frame
-                for frame in path.iterdir()
-                if frame.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(frame)
-            ]
-            name, paths = path.name, sorted(inside, key=lambda frame: natural_key(frame.name))
+            name, paths = path.name, files_in(path, IMAGE_SUFFIXES)
         elif path.suffix.lower() in IMAGE_SUFFIXES:
             name, paths = path.stem, [path]
         else:

@@ -103,6 +103,12 @@ def is_hidden(path: Path) -> bool:
     return path.name.startswith((".", "__MACOSX"))
 
 
+def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """The files right in a folder with these suffixes (lower case), as people count them; no hidden ones."""
+    inside = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
+    return [path for path in inside if path.suffix.lower() in suffixes and not is_hidden(path)]
+
+
 def files_below(folder: Path, suffixes: Collection[str]) -> dict[str, list[str]]:
     """The files with these suffixes (lower case) by folder, at any depth, as paths in the folder, in order.
 

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from transframer.data.source import evenly
 from transframer.frames import Episode
 from transframer.predictor import FramePredictor
 from transframer.task import Task
@@ -40,7 +41,12 @@ class Validation:
     ) -> None:
         self.tasks, self.pictures = tasks, pictures
         self.samples = {
-            name: each.samples(_spread(each, episodes), tasks[name].sample_type, tasks[name].clip)
+            name: each.samples(
+                # Of a data set some of all its parts, as streams are shuffled in pieces.
+                evenly(episodes, len(each)) if isinstance(each, Sized) else range(episodes),
+                tasks[name].sample_type,
+                tasks[name].clip,
+            )
             for name, each in sources_by_task(tasks, source).items()
         }
         self.episodes: dict[str, list[Episode]] = {
@@ -71,14 +77,6 @@ class Validation:
             drawn = predictor.sample(asked, temperature=0.0, estimate=task.estimate)
             rows = [_row(task, *row) for row in zip(samples, episodes, drawn.frames, strict=True)]
             Image.fromarray(_grid(rows).permute(1, 2, 0).numpy()).save(folder / f"{name}.png")
-
-
-def _spread(source: SampleSource, n: int) -> Sequence[int]:
-    """Which samples are held out: of a data set some of all its parts, as streams are shuffled in pieces."""
-    if not isinstance(source, Sized):
-        return range(n)
-    n = min(n, len(source))
-    return [place * len(source) // n for place in range(n)]
 
 
 def _parts(episodes: list[Episode]) -> list[list[Episode]]:
